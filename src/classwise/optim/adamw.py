@@ -1,8 +1,9 @@
-"""torch's fused AdamW with its step prepared once: the same kernel on the same tensors, found in a third of the time.
+"""torch's fused AdamW with its step planned once: the same kernel on the same tensors, found in a quarter of the time.
 
 torch collects the parameters, gradients and moments of every group anew in each step, groups them by device and type,
 and adds 1 to the step count of each parameter by an operation of its own. On a small network that takes six times
-as long as the kernel. All of it but the gradients stays the same from step to step, so here it is looked up once.
+as long as the kernel. All of it but the gradients stays the same from step to step, so here it is looked up once. Its
+step also imports torch's compiler, which takes as long as torch itself and is not needed.
 See docs/decisions/0069-the-loop-again.md.
 """
 
@@ -46,7 +47,7 @@ class _GroupTensors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _StepPlan:
     """What stays the same between steps, for as long as the optimizer's state is this `state`."""
 
     state: Any
@@ -56,14 +57,13 @@ class _Prepared:
 
 
 class AdamW(torch.optim.AdamW):
-    """`torch.optim.AdamW` with `fused=True`, bit for bit.
+    """`torch.optim.AdamW` with `fused=True` on the CPU, bit for bit.
 
-    Wherever a step is anything but plain (the first one, other parameters with a gradient than before, hooks, a
-    profiler, a closure, a loss scale, AMSGrad, a GPU), it is torch's own step, which is also what prepares the next. In
-    between the moments must not be replaced in `state` but by `load_state_dict`.
+    Wherever a step is anything but plain (hooks, a profiler, a closure, a loss scale, AMSGrad, a GPU, a learning rate
+    that is a tensor) it is torch's own. Between steps the moments must not be replaced in `state` but by `load_state_dict`.
     """
 
-    _prepared: _Prepared | None = None
+    _plan: _StepPlan | None = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's; without its mark for profilers, which takes longer than all else of it."""
@@ -76,17 +76,20 @@ class AdamW(torch.optim.AdamW):
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as torch's. Returns what `closure` returns."""
-        prepared = self._prepared
-        gradients = None if closure is not None or prepared is None else self._gradients(prepared)
-        if prepared is None or gradients is None:
-            loss = _torch_step(self, closure)
-            self._prepared = _prepare(self)
-            return loss
+        if closure is not None or self._is_observed():
+            return _torch_step(self, closure)
+        plan = self._plan
+        gradients = None if plan is None else self._gradients(plan)
+        if plan is None or gradients is None:
+            self._plan = plan = _plan_of(self)
+            gradients = None if plan is None else self._gradients(plan)
+            if plan is None or gradients is None:
+                return _torch_step(self, closure)
 
         # What torch's `_fused_adam` does with the same lists.
         with torch.no_grad():
-            prepared.steps.add_(1)
-            for tensors, gradients_of_group in zip(prepared.groups, gradients, strict=True):
+            plan.steps.add_(1)
+            for tensors, gradients_of_group in zip(plan.groups, gradients, strict=True):
                 if not gradients_of_group:
                     continue
                 group = tensors.group
@@ -108,27 +111,49 @@ class AdamW(torch.optim.AdamW):
                 )
         return None
 
-    def _gradients(self, prepared: _Prepared) -> list[list[Tensor]] | None:
-        """The gradients by group if the step is a plain one of what is prepared, else None."""
-        if (
-            prepared.state is not self.state
-            or len(prepared.groups) != len(self.param_groups)
-            or self._optimizer_step_pre_hooks
+    # torch hides these from its compiler, which it imports for that: what is hidden is called as it is.
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As torch's."""
+        _hidden(Optimizer.add_param_group)(self, param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        found: dict[str, Any] = _hidden(Optimizer.state_dict)(self)
+        return found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+        _hidden(Optimizer.load_state_dict)(self, state_dict)
+
+    def _is_observed(self) -> bool:
+        """Whether somebody is to see the step, or a loss scale has a part in it."""
+        return bool(
+            self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
             or getattr(self, "grad_scale", None) is not None
             or getattr(self, "found_inf", None) is not None
             or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-        ):
+        )
+
+    def _gradients(self, plan: _StepPlan) -> list[list[Tensor]] | None:
+        """The gradients by group; None where that is not what the plan has."""
+        if plan.state is not self.state or len(plan.groups) != len(self.param_groups):
             return None
         found = []
-        for tensors in prepared.groups:
+        for tensors in plan.groups:
             gradients = tensors.gradients()
             if gradients is None:
                 return None
             found.append(gradients)
         return found
+
+
+def _hidden(method: Any) -> Any:
+    """A method of torch's without the wrapper that hides it from the compiler, if it has one."""
+    return getattr(method, "__wrapped__", method)
 
 
 def _with_hooks(step: Any) -> Any:
@@ -140,40 +165,44 @@ _torch_step = _with_hooks(torch.optim.AdamW.step)
 AdamW.step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it, and the hooks are called twice
 
 
-def _prepare(optimizer: AdamW) -> _Prepared | None:
-    """What the next step takes if it is like the one just made; None where it has to be torch's own."""
-    groups = optimizer.param_groups
-    learning = [[p for p in group["params"] if p.grad is not None] for group in groups]
-    parameters = [p for of_group in learning for p in of_group]
-    kinds = {(p.device.type, p.dtype, p.grad.layout) for p in parameters if p.grad is not None}
-    is_plain = all(
-        group["fused"]
-        and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
-        and not any(isinstance(value, Tensor) for value in (group["lr"], *group["betas"]))
-        for group in groups
-    )
-    if not is_plain or len(kinds) != 1:
+def _plan_of(optimizer: AdamW) -> _StepPlan | None:
+    """What steps take for as long as the same parameters have a gradient; None where they have to be torch's own."""
+    if not all(_is_plain(group) for group in optimizer.param_groups):
         return None
-    if parameters[0].device.type != "cpu" or not parameters[0].is_floating_point():
+    groups = [_tensors_of(optimizer, group) for group in optimizer.param_groups]
+    kinds = {(p.device.type, p.dtype) for tensors in groups for p in tensors.parameters}
+    if len(kinds) != 1 or next(iter(kinds))[0] != "cpu":
         return None
 
     # The step counts move together into one tensor, of which each parameter's state has its own number.
-    state = optimizer.state
-    steps = torch.stack([state[p]["step"] for p in parameters])
-    for parameter, step in zip(parameters, steps.unbind(), strict=True):
-        state[parameter]["step"] = step
-    return _Prepared(
-        state,
-        [
-            _GroupTensors(
-                group=group,
-                parameters=of_group,
-                others=[p for p in group["params"] if p.grad is None],
-                exp_avgs=[state[p]["exp_avg"] for p in of_group],
-                exp_avg_sqs=[state[p]["exp_avg_sq"] for p in of_group],
-                steps=[state[p]["step"] for p in of_group],
-            )
-            for group, of_group in zip(groups, learning, strict=True)
-        ],
-        steps,
+    steps = torch.stack([step for tensors in groups for step in tensors.steps])
+    numbers = iter(steps.unbind())
+    for tensors in groups:
+        for i, parameter in enumerate(tensors.parameters):
+            optimizer.state[parameter]["step"] = tensors.steps[i] = next(numbers)
+    return _StepPlan(optimizer.state, groups, steps)
+
+
+def _is_plain(group: Group) -> bool:
+    """Whether the kernel takes the group as it is."""
+    return (
+        bool(group["fused"])
+        and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
+        and not any(isinstance(value, Tensor) for value in (group["lr"], *group["betas"]))
+        and all(p.is_floating_point() for p in group["params"])
+    )
+
+
+def _tensors_of(optimizer: AdamW, group: Group) -> _GroupTensors:
+    """The tensors of one group, as torch collects them; parameters in their first step get their moments."""
+    lists: list[list[Tensor]] = [[] for _ in range(6)]
+    optimizer._init_group(group, *lists)  # type: ignore[no-untyped-call]
+    parameters, _, exp_avgs, exp_avg_sqs, _, steps = lists
+    return _GroupTensors(
+        group=group,
+        parameters=parameters,
+        others=[p for p in group["params"] if p.grad is None],
+        exp_avgs=exp_avgs,
+        exp_avg_sqs=exp_avg_sqs,
+        steps=steps,
     )

@@ -32,8 +32,8 @@ TORCH: dict[str, type[Optimizer]] = {
     "asgd": torch.optim.ASGD,
     "rprop": torch.optim.Rprop,
 }
-PREPARED: dict[str, type[Optimizer]] = {"adamw": adamw.AdamW}
-"""Torch's fused optimizers whose steps are prepared once, on the CPU."""
+PLANNED: dict[str, type[Optimizer]] = {"adamw": adamw.AdamW}
+"""Torch's fused optimizers whose steps are planned once, on the CPU."""
 # Without momentum these are rarely what is meant: papers use 0.9, and so does timm's factory. AdamP and SGDP have the
 # values of their paper (appendix D), where timm's factory has others.
 _MOMENTUM = {"momentum": 0.9}
@@ -99,23 +99,22 @@ def build_optimizer(
         )
     given, keys = _given(name, accepted, common, options or {})
 
-    # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
-    for argument, value in given.items():
-        _refuse_wrong_value(name, keys[argument], accepted[argument], value)
-    decay = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
-    _refuse_failing(name=name, create=create, defaults=defaults, given=given, decay=decay, keys=keys)
-
-    arguments = defaults | given
     if (
         name in TORCH
         and "fused" in accepted
         and not {"fused", "foreach"} & given.keys()
         and _may_fuse(groups)
     ):
-        arguments["fused"] = True  # one kernel for all parameters, instead of several for each
+        defaults = defaults | {"fused": True}  # one kernel for all parameters, instead of several for each
         if _all_on(groups, ("cpu",)):
-            create = PREPARED.get(name, create)
-    return create([dict(group) for group in groups], lr=lr, **decay, **arguments)
+            create = PLANNED.get(name, create)
+
+    # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
+    for argument, value in given.items():
+        _refuse_wrong_value(name, keys[argument], accepted[argument], value)
+    decay = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
+    _refuse_failing(name=name, create=create, defaults=defaults, given=given, decay=decay, keys=keys)
+    return create([dict(group) for group in groups], lr=lr, **decay, **{**defaults, **given})
 
 
 def optimizer_names() -> list[str]:
