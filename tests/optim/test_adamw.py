@@ -1,8 +1,6 @@
 """The planned AdamW is torch's fused one, bit for bit, whatever happens between two steps."""
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -84,26 +82,6 @@ def test_no_plain_step_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted_torch_steps(monkeypatch)
     trained(AdamW, 5)
     assert not calls
-
-
-def test_torchs_compiler_is_not_imported() -> None:
-    """It takes as long as torch itself; neither training nor a checkpoint needs it."""
-    code = (
-        "import sys, torch\n"
-        "from classwise.optim.optimizers import build_optimizer\n"
-        "p = torch.nn.Parameter(torch.ones(2))\n"
-        "optimizer = build_optimizer('adamw', [{'params': [p]}], 0.1, 0.1)\n"
-        "for _ in range(2):\n"
-        "    optimizer.zero_grad()\n"
-        "    p.grad = torch.ones(2)\n"
-        "    optimizer.step()\n"
-        "    optimizer.load_state_dict(optimizer.state_dict())\n"
-        "print('torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout == "False\n"
 
 
 def test_amsgrad_is_always_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,7 @@
 
 torch collects the parameters, gradients and moments of every group anew in each step, groups them by device and type,
 and adds 1 to the step count of each parameter by an operation of its own. On a small network that takes six times
-as long as the kernel. All of it but the gradients stays the same from step to step, so here it is looked up once. Its
-step also imports torch's compiler, which takes as long as torch itself and is not needed.
+as long as the kernel. All of it but the gradients stays the same from step to step, so here it is looked up once.
 See docs/decisions/0069-the-loop-again.md.
 """
 
@@ -60,7 +59,7 @@ class AdamW(torch.optim.AdamW):
     """`torch.optim.AdamW` with `fused=True` on the CPU, bit for bit.
 
     Wherever a step is anything but plain (hooks, a profiler, a closure, a loss scale, AMSGrad, a GPU, a learning rate
-    that is a tensor) it is torch's own. Between steps the moments must not be replaced in `state` but by `load_state_dict`.
+    that is a tensor) it is torch's own. Between steps, moments are replaced in `state` by `load_state_dict` alone.
     """
 
     _plan: _StepPlan | None = None
@@ -111,21 +110,6 @@ class AdamW(torch.optim.AdamW):
                 )
         return None
 
-    # torch hides these from its compiler, which it imports for that: what is hidden is called as it is.
-
-    def add_param_group(self, param_group: Group) -> None:
-        """As torch's."""
-        _hidden(Optimizer.add_param_group)(self, param_group)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's."""
-        found: dict[str, Any] = _hidden(Optimizer.state_dict)(self)
-        return found
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's."""
-        _hidden(Optimizer.load_state_dict)(self, state_dict)
-
     def _is_observed(self) -> bool:
         """Whether somebody is to see the step, or a loss scale has a part in it."""
         return bool(
@@ -149,11 +133,6 @@ class AdamW(torch.optim.AdamW):
                 return None
             found.append(gradients)
         return found
-
-
-def _hidden(method: Any) -> Any:
-    """A method of torch's without the wrapper that hides it from the compiler, if it has one."""
-    return getattr(method, "__wrapped__", method)
 
 
 def _with_hooks(step: Any) -> Any:
