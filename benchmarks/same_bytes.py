@@ -232,7 +232,7 @@ def faces(folder: Path, data: Path) -> Digests:
     source = data / "faces"
     command("init", source, "--out", folder)
     given = classwise.load_config(folder / "classwise.toml").to_dict()
-    size = {"model": {"backbone": "small_cnn", "weights": "none", "image_size": [48, 36]}}
+    size = {"model": {"backbone": "small_cnn", "weights": "none", "image_size": [48, 36], "pooling": "last"}}
     run = train(folder, merged(given, FIXED, size, {"training": {"accumulate": 2}}))
     submission = folder / "submission.csv"
     command("submit", run, source / "eval/info.csv", "--images", source / "eval/images", "--out", submission)

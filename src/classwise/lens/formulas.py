@@ -249,5 +249,6 @@ _STEPS: dict[str, Callable[[ChosenWeight], list[Line]]] = {
     "torch.SGD": _sgd,
     "torch.Adam": _adam,
     "torch.AdamW": _adam,
+    "classwise.AdamW": _adam,
     "timm.AdamP": _adamp,
 }

@@ -38,6 +38,8 @@ class ClassWeightedLoss(nn.Module):
         self.normalize_by = as_normalize_by(normalize_by)
         self.epoch = 0
         self.register_buffer("weight", as_weight(weight))
+        # To look up a buffer takes longer than an attribute, and an unweighted loss asks in every update.
+        self.is_weighted = weight is not None
 
     @property
     def active_weight(self) -> Tensor | None:

@@ -40,7 +40,7 @@ class CrossEntropy(ClassWeightedLoss):
         """The summed loss of `logits_BK` and `labels`, hard (B,) or soft (B, K), divided by `normalizer` (default: that
         of this batch); a scalar. Raises ValueError for shapes that do not fit."""
         # Where nothing is unlabeled or weighted, torch's mean is the same number in fewer operations.
-        if normalizer is not None and normalizer.is_row_count and self.weight is None:
+        if normalizer is not None and normalizer.is_row_count and not self.is_weighted:
             return F.cross_entropy(at_least_float32(logits_BK), labels, label_smoothing=self.label_smoothing)
 
         check_batch(logits_BK, labels, None if self.weight is None else len(self.weight))

@@ -13,6 +13,7 @@ from classwise.losses.normalizer import Normalizer, is_on_host
 
 IGNORED = -1
 """The label of an unlabeled row: it counts in neither the sum nor the normalizer."""
+HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def is_soft(labels: Tensor) -> bool:
@@ -22,7 +23,7 @@ def is_soft(labels: Tensor) -> bool:
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """Half-precision logits as float32, others unchanged: a sum of logarithms needs more than 8 bits."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits.float() if logits.dtype in HALF_PRECISION else logits
 
 
 def is_labeled(labels_B: Tensor) -> Tensor:

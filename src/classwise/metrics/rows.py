@@ -49,17 +49,22 @@ def probability_sums(
 def _row_statistics(
     logits_BK: Tensor, log_p_BK: Tensor, predicted_B: Tensor, labels_B: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each row (B,): the rank of the label's logit from 0, -log p(label), the bin of the confidence, and the
+    """For each row (B,): the rank of the label's logit from 0 (0 where there are no more classes than the smallest k of
+    `TOP`), -log p(label), the bin of the confidence, and the
     confidence minus 1 for a hit."""
     # Rows without a label or a prediction are masked by the callers; until then any class will do.
     classes = logits_BK.shape[1]
     label_B1 = labels_B.long().clamp(0, classes - 1)[:, None]
     predicted_B1 = predicted_B.clamp(0, classes - 1)[:, None]
 
-    # Of equal logits the first class ranks higher, as argmax takes it.
-    label_logit_B1 = logits_BK.gather(1, label_B1)
-    is_before_BK = torch.arange(classes, device=logits_BK.device) < label_B1
-    rank_B = torch.where(is_before_BK, logits_BK >= label_logit_B1, logits_BK > label_logit_B1).sum(dim=1)
+    if classes <= min(TOP.values()):
+        rank_B = torch.zeros_like(predicted_B)  # whatever it is, it is among the first
+    else:
+        # Of equal logits the first class ranks higher, as argmax takes it.
+        label_logit_B1 = logits_BK.gather(1, label_B1)
+        is_before_BK = torch.arange(classes, device=logits_BK.device) < label_B1
+        ranks_above_BK = torch.where(is_before_BK, logits_BK >= label_logit_B1, logits_BK > label_logit_B1)
+        rank_B = ranks_above_BK.sum(dim=1)
 
     loss_B1 = (-log_p_BK.gather(1, label_B1)).clamp(max=LOSS_LIMIT)
 

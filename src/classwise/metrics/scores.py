@@ -214,7 +214,8 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Array:
     """numerator / denominator, and 0 where the denominator is 0."""
     numerator = np.asarray(numerator, dtype=np.float64)
     denominator = np.asarray(denominator, dtype=np.float64)
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    # Not np.broadcast_shapes, which is written in Python and takes longer than the division of a few classes.
+    shape = np.broadcast(numerator, denominator).shape
     result: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
     return result
 

@@ -36,9 +36,9 @@ class OOMFallback:
     def _outputs_or_none(self, images: Tensor) -> dict[str, Tensor] | None:
         """The outputs, or None if memory ran out."""
         try:
-            chunks = [self.run(chunk) for chunk in images.split(self.max_images or max(1, len(images)))]
+            if not 0 < self.max_images < len(images):
+                return self.run(images)
+            chunks = [self.run(chunk) for chunk in images.split(self.max_images)]
         except torch.OutOfMemoryError:
             return None
-        if len(chunks) == 1:
-            return chunks[0]
         return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

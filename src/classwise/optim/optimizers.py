@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from classwise.errors import ConfigError, nearest
 from classwise.model.timm_module import import_timm
+from classwise.optim import adamw
 from classwise.optim.own import own_optimizer
 from classwise.own_parts.reference import hint, is_own, short
 from classwise.own_parts.source import admitted, failure_text
@@ -31,6 +32,8 @@ TORCH: dict[str, type[Optimizer]] = {
     "asgd": torch.optim.ASGD,
     "rprop": torch.optim.Rprop,
 }
+PLANNED: dict[str, type[Optimizer]] = {"adamw": adamw.AdamW}
+"""Torch's fused optimizers whose steps are planned once, on the CPU."""
 # Without momentum these are rarely what is meant: papers use 0.9, and so does timm's factory. AdamP and SGDP have the
 # values of their paper (appendix D), where timm's factory has others.
 _MOMENTUM = {"momentum": 0.9}
@@ -96,21 +99,22 @@ def build_optimizer(
         )
     given, keys = _given(name, accepted, common, options or {})
 
-    # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
-    for argument, value in given.items():
-        _refuse_wrong_value(name, keys[argument], accepted[argument], value)
-    decay = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
-    _refuse_failing(name=name, create=create, defaults=defaults, given=given, decay=decay, keys=keys)
-
-    arguments = defaults | given
     if (
         name in TORCH
         and "fused" in accepted
         and not {"fused", "foreach"} & given.keys()
         and _may_fuse(groups)
     ):
-        arguments["fused"] = True  # one kernel for all parameters, instead of several for each
-    return create([dict(group) for group in groups], lr=lr, **decay, **arguments)
+        defaults = defaults | {"fused": True}  # one kernel for all parameters, instead of several for each
+        if _all_on(groups, ("cpu",)):
+            create = PLANNED.get(name, create)
+
+    # Wrong values are found before training starts: by their types, and by a few steps on a toy problem.
+    for argument, value in given.items():
+        _refuse_wrong_value(name, keys[argument], accepted[argument], value)
+    decay = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
+    _refuse_failing(name=name, create=create, defaults=defaults, given=given, decay=decay, keys=keys)
+    return create([dict(group) for group in groups], lr=lr, **decay, **{**defaults, **given})
 
 
 def optimizer_names() -> list[str]:
@@ -263,5 +267,10 @@ def _try_steps(name: str, create: Callable[..., Optimizer], arguments: Mapping[s
 
 
 def _may_fuse(groups: Sequence[Mapping[str, Any]]) -> bool:
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    floating = all(p.is_floating_point() for group in groups for p in group["params"])
+    return floating and _all_on(groups, ("cpu", "cuda"))
+
+
+def _all_on(groups: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> bool:
+    """Whether all parameters are on devices of these types."""
+    return all(p.device.type in devices for group in groups for p in group["params"])

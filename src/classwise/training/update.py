@@ -69,10 +69,10 @@ def update_normalizer(
     """What the losses of an update are divided by: the sum over all its micro-batches, in all processes."""
     # Several processes have to take the same branch, and one of them may have no labeled rows: they always count.
     single = processes.world_size == 1
+    if single and len(micro_batches) == 1 and not 0 < chunk_size < len(micro_batches[0]):
+        # May still be a row count, for which a loss takes torch's own mean.
+        return criterion.normalizer(micro_batches[0].targets, micro_batches[0].complete)
     parts = [criterion.normalizer(batch.targets, single and batch.complete) for batch in micro_batches]
-    is_one_chunk = len(parts) == 1 and not 0 < chunk_size < len(micro_batches[0])
-    if single and is_one_chunk:
-        return parts[0]  # may still be a row count, for which a loss takes torch's own mean
     return Normalizer(processes.total(sum(parts[1:], start=parts[0]).values))
 
 
