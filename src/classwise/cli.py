@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import classwise
 from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_serving, cli_training
+from classwise.cli_checks import check_config
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
@@ -167,10 +168,12 @@ def bench(
     config
         A classwise.toml; `classwise init` writes one.
     """
+    given = parse_overrides(overrides)
+    check_config(config, given)
     from classwise.bench import bench as time_stages
     from classwise.bench import print_bench
 
-    timings = time_stages(config, parse_overrides(overrides), quiet)
+    timings = time_stages(config, given, quiet)
     if as_json:
         print(json.dumps(timings.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -202,6 +205,8 @@ def schedule(
         raise ConfigError("schedule: found no config; allowed: one or several, before the options")
     if updates is not None and updates < 1:
         raise ConfigError(f"--updates: found {updates}, allowed: 1 or more")
+    for path in paths:
+        check_config(Path(path), overrides)
     say_at_once(f"drawing the schedule of {', '.join(paths)}", quiet)
     from classwise.schedule.command import schedule as rates_of_configs
     from classwise.schedule.command import text_of
@@ -246,13 +251,15 @@ def step(
     config
         A classwise.toml; `classwise init` writes one.
     """
+    given = parse_overrides(overrides)
+    check_config(config, given)
     say_at_once(f"looking at an update of {config}", quiet)
     from classwise.lens.command import step as look_at_step
     from classwise.lens.text import can_encode, text_of
 
     found = look_at_step(
         config,
-        parse_overrides(overrides),
+        given,
         rows=rows,
         update=update,
         weight=weight,

@@ -51,9 +51,9 @@ def rehearse(config: Config, guess: Guess) -> Config:
 def _say_rows_of_classes(guess: Guess, splits: DatasetSplits) -> None:
     """How many rows each class has, the rarest first: what a user most needs to know of a target."""
     for target in splits.targets:
-        rows = sum(_rows_of_classes(target, split) for split in splits.by_name.values())
-        if not isinstance(rows, np.ndarray):
+        if not target.labels:
             continue  # numbers, or grades of relevance
+        rows = np.sum([_rows_of_classes(target, split) for split in splits.by_name.values()], axis=0)
         order = np.argsort(rows, kind="stable")
         texts = [f"{target.labels[k]} {rows[k]}" for k in order]
         if len(texts) > MOST_CLASSES:
@@ -62,12 +62,10 @@ def _say_rows_of_classes(guess: Guess, splits: DatasetSplits) -> None:
         guess.said.append(f"{target.name}, rows of each class: {', '.join(texts)}")
 
 
-def _rows_of_classes(target: Target, split: Split) -> npt.NDArray[np.int64] | int:
-    """(K,): the rows of each class or label; 0 for a target without any."""
+def _rows_of_classes(target: Target, split: Split) -> npt.NDArray[np.int64]:
+    """(K,): the rows of each class or label of a target that has some."""
     if target.type == "multilabel":
         return np.asarray((split.labels[target.name] == 1).sum(axis=0), dtype=np.int64)
-    if not target.is_class_like:
-        return 0
     numbers = target.class_numbers(split.labels[target.name])
     return np.bincount(numbers[numbers >= 0], minlength=len(target.labels))
 
