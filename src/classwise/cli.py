@@ -70,7 +70,9 @@ for _command in (
     cli_inspect.watch,
     cli_serving.serve,
 ):
-    app.command(_command)
+    # Of further arguments, cyclopts does not show the name.
+    _more = " RUN SOURCE [MORE...]" if _command in (cli_models.predict, cli_explain.explain) else None
+    app.command(_command, usage=f"Usage: classwise {_command.__name__} [OPTIONS]{_more}" if _more else None)
 
 
 @app.command
@@ -271,12 +273,31 @@ def step(
     print(found.path)
 
 
-@app.command
-def keys() -> None:
-    """List all keys of the config with their meanings and defaults."""
-    from classwise.config.describe import key_table
+@app.command(usage="Usage: classwise keys [NAME...]")
+def keys(*names: str) -> None:
+    """List the keys of the config with their meanings and defaults, all of them or those that are asked for.
 
-    print(key_table(get_terminal_size().columns if sys.stdout.isatty() else None))
+    Parameters
+    ----------
+    names
+        Only keys and tables with these names, such as training, lr or optimizer.lr [default: all].
+    """
+    from classwise.config.describe import key_table
+    from classwise.config.keys import keys_like, keys_named
+
+    wanted: list[str] = []
+    for name in names:
+        named = keys_named(name)
+        if not named:
+            named = keys_like(name)
+            if not named:
+                raise ConfigError(
+                    f"keys: found {name!r}, which no key is named as; `classwise keys` lists all"
+                )
+            print(f"no key is named {name!r}; shown are the nearest", file=sys.stderr)
+        wanted += named
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    print(key_table(width, wanted if names else None))
 
 
 def main(arguments: list[str] | None = None) -> None:

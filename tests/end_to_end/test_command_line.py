@@ -382,3 +382,23 @@ def test_a_pipe_gets_plain_lines(here: Path) -> None:
     text = command("train", "classwise.toml", "--run", "run").ok().err
     assert text.endswith("\n")
     assert not any(ord(character) < 32 and character != "\n" for character in text)
+
+
+def test_keys_can_be_asked_for_by_name() -> None:
+    """A filter: the nearest where no key is named so, with a note on stderr, and an error where none is near."""
+    assert command("keys", "optimizer.lr").ok().out.splitlines() == [
+        "[optimizer]",
+        "  lr  learning rate (default: 0.001)",
+    ]
+    assert command("keys", "training").ok().out.startswith("[training]\n  plan ")
+    near = command("keys", "epochz").ok()
+    assert "  epochs  passes over" in near.out
+    assert near.err == "no key is named 'epochz'; shown are the nearest\n"
+    assert "error: keys: found 'zzzzqq'" in command("keys", "zzzzqq").err
+
+
+def test_help_names_further_arguments() -> None:
+    """As the list of arguments below does."""
+    for name in ("predict", "explain"):
+        assert f"Usage: classwise {name} [OPTIONS] RUN SOURCE [MORE...]" in command(name, "--help").ok().out
+    assert "Usage: classwise keys [NAME...]" in command("keys", "--help").ok().out

@@ -41,21 +41,23 @@ def keys_elsewhere(key: str, count: int = 3, within: bool = False) -> list[str]:
     return difflib.get_close_matches(key, found, n=count, cutoff=0.0)
 
 
-def keys_like(text: str) -> list[str]:
-    """The keys that a user may mean by `text`, a table or a key or a part of its name: all that have it, or else up to
-    five whose full name or last part is similar."""
+def keys_named(text: str) -> list[str]:
+    """The keys with this name, those of the table with this name and, where there are neither, those with it in the
+    last part of their name."""
     wanted = text.strip("[]").removeprefix("--").casefold()
-    parts = [(key, key.casefold()) for key in dotted_keys()]
-    exact = [
+    by_text = {key: key.casefold() for key in dotted_keys()}
+    named = [
         key
-        for key, low in parts
+        for key, low in by_text.items()
         if low == wanted or low.endswith(f".{wanted}") or low.startswith(f"{wanted}.")
     ]
-    if exact:
-        return exact
-    within = [key for key, low in parts if wanted in low.rpartition(".")[2]]
-    if within:
-        return within
-    by_last = {key.rpartition(".")[2]: key for key in reversed(dotted_keys())}
-    names = difflib.get_close_matches(text, [*dotted_keys(), *by_last], n=5, cutoff=0.6)
+    return named or [key for key, low in by_text.items() if wanted in low.rpartition(".")[2]]
+
+
+def keys_like(text: str, count: int = 5) -> list[str]:
+    """The keys whose full name or last part is similar to this, the most similar ones first."""
+    by_last: dict[str, str] = {}
+    for key in dotted_keys():
+        by_last.setdefault(key.rpartition(".")[2], key)
+    names = difflib.get_close_matches(text, [*dotted_keys(), *by_last], n=count, cutoff=0.6)
     return list(dict.fromkeys(by_last.get(name, name) for name in names))
