@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import classwise
 from classwise import cli_data, cli_explain, cli_inspect, cli_models, cli_serving, cli_training
+from classwise.cli_checks import check_config
 from classwise.cli_options import Debug, Force, Quiet, parse_overrides, say_at_once
 from classwise.console import on_terminal, wrapped
 from classwise.errors import ClasswiseError, ConfigError, Interrupted, SkippedImages
@@ -69,7 +70,9 @@ for _command in (
     cli_inspect.watch,
     cli_serving.serve,
 ):
-    app.command(_command)
+    # Of further arguments, cyclopts does not show the name.
+    _more = " RUN SOURCE [MORE...]" if _command in (cli_models.predict, cli_explain.explain) else None
+    app.command(_command, usage=f"Usage: classwise {_command.__name__} [OPTIONS]{_more}" if _more else None)
 
 
 @app.command
@@ -167,10 +170,12 @@ def bench(
     config
         A classwise.toml; `classwise init` writes one.
     """
+    given = parse_overrides(overrides)
+    check_config(config, given)
     from classwise.bench import bench as time_stages
     from classwise.bench import print_bench
 
-    timings = time_stages(config, parse_overrides(overrides), quiet)
+    timings = time_stages(config, given, quiet)
     if as_json:
         print(json.dumps(timings.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -202,6 +207,8 @@ def schedule(
         raise ConfigError("schedule: found no config; allowed: one or several, before the options")
     if updates is not None and updates < 1:
         raise ConfigError(f"--updates: found {updates}, allowed: 1 or more")
+    for path in paths:
+        check_config(Path(path), overrides)
     say_at_once(f"drawing the schedule of {', '.join(paths)}", quiet)
     from classwise.schedule.command import schedule as rates_of_configs
     from classwise.schedule.command import text_of
@@ -246,13 +253,15 @@ def step(
     config
         A classwise.toml; `classwise init` writes one.
     """
+    given = parse_overrides(overrides)
+    check_config(config, given)
     say_at_once(f"looking at an update of {config}", quiet)
     from classwise.lens.command import step as look_at_step
     from classwise.lens.text import can_encode, text_of
 
     found = look_at_step(
         config,
-        parse_overrides(overrides),
+        given,
         rows=rows,
         update=update,
         weight=weight,
@@ -264,12 +273,31 @@ def step(
     print(found.path)
 
 
-@app.command
-def keys() -> None:
-    """List all keys of the config with their meanings and defaults."""
-    from classwise.config.describe import key_table
+@app.command(usage="Usage: classwise keys [NAME...]")
+def keys(*names: str) -> None:
+    """List the keys of the config with their meanings and defaults, all of them or those that are asked for.
 
-    print(key_table(get_terminal_size().columns if sys.stdout.isatty() else None))
+    Parameters
+    ----------
+    names
+        Only keys and tables with these names, such as training, lr or optimizer.lr [default: all].
+    """
+    from classwise.config.describe import key_table
+    from classwise.config.keys import keys_like, keys_named
+
+    wanted: list[str] = []
+    for name in names:
+        named = keys_named(name)
+        if not named:
+            named = keys_like(name)
+            if not named:
+                raise ConfigError(
+                    f"keys: found {name!r}, which no key is named as; `classwise keys` lists all"
+                )
+            print(f"no key is named {name!r}; shown are the nearest", file=sys.stderr)
+        wanted += named
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    print(key_table(width, wanted if names else None))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from classwise.cli_checks import check_images, check_run
 from classwise.cli_options import Debug, Ensemble, Force, Images, Trust, say_at_once
 
 
@@ -49,12 +50,14 @@ def explain(
     more
         Further images or folders.
     """
-    if run.is_dir():
-        say_at_once(f"explaining what {run} answers", quiet=False)
-    from classwise.kfold.api import open_run
     from classwise.run.explained_files import check_out, write_explanations
 
+    check_run(run)
+    check_images([source, *more])
     check_out(out, force)
+    say_at_once(f"explaining what {run} answers", quiet=False)
+    from classwise.kfold.api import open_run
+
     opened = open_run(run, trust, None, ensemble)
     found = opened.explain(
         source if not more else [source, *more],

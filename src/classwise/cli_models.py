@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from classwise.cli_checks import check_images, check_run
 from classwise.cli_options import Debug, Engine, Ensemble, Force, Images, Trust, Tta, say_at_once
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def evaluate(
     table
         A labeled table, or a folder with one sub-folder per class [default: the run's own test and validation rows].
     """
+    check_run(run)
+    if table is not None:
+        check_images([str(table)])
     from classwise.errors import SkippedImages
     from classwise.kfold.api import open_run
     from classwise.metrics.text import metrics_text
@@ -103,7 +107,6 @@ def predict(
     from classwise.data.table import SUFFIXES, write_table
     from classwise.errors import DataError, OutputError
     from classwise.files import refuse_existing
-    from classwise.kfold.api import open_run
 
     sources = [source, *more]
     for name in sources:
@@ -115,6 +118,10 @@ def predict(
                 f"--out {out}: found {out.suffix or 'no'} suffix, allowed: {', '.join(SUFFIXES)}"
             )
         refuse_existing(out, force)
+    check_run(run)
+    check_images(sources)
+    from classwise.kfold.api import open_run  # torch, for which nobody should wait before a mistake is named
+
     predictions = open_run(run, trust, tta, ensemble).predict(
         source if not more else sources,
         images,
@@ -198,12 +205,14 @@ def submit(
         The competition's table of ids, with one or more columns for the predictions.
     """
     from classwise.errors import OutputError, SkippedImages
-    from classwise.kfold.api import open_run
 
     if out.suffix.lower() != template.suffix.lower():
         raise OutputError(
             f"--out {out}: found suffix {out.suffix or '(none)'}, allowed: {template.suffix}, as in the template"
         )
+    check_run(run)
+    from classwise.kfold.api import open_run
+
     opened = open_run(run, trust, tta, ensemble)
     skipped = opened.submit_with_note(
         template,
@@ -268,8 +277,11 @@ def export(
     run
         The run directory, or a folds directory, whose models are averaged.
     """
-    if run.is_dir():
-        say_at_once(f"exporting {run}", quiet=False)
+    from classwise.infer.export_form import ExportForm, check_form
+
+    check_run(run)
+    check_form(out, force, ExportForm(preprocessing, int8, max_loss))
+    say_at_once(f"exporting {run}", quiet=False)
     from classwise.kfold.api import open_run
 
     opened = open_run(run, trust)
@@ -323,6 +335,7 @@ def report(run: Path, /, *, trust: Trust = "", debug: Debug = False) -> None:
     run
         The run directory, or a folds directory, whose models are averaged.
     """
+    check_run(run)
     from classwise.kfold.reporting import report_again
 
     print(report_again(run, trust))

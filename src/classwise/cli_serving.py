@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from classwise.cli_checks import check_run
 from classwise.cli_options import Debug, Ensemble, Trust, Tta, say_at_once
 from classwise.errors import ConfigError
 from classwise.packages import require_packages
@@ -69,6 +70,7 @@ def serve(
         The run directory, or a folds directory, whose models are averaged.
     """
     require_serving_packages()
+    check_run(run)
     say_at_once(f"starting to serve {run}", quiet=False)
     from classwise.serve.limits import Limits
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from classwise.cli_checks import check_config, check_new_run, check_run
 from classwise.cli_options import Debug, Force, Quiet, Trust, parse_overrides, say_at_once
 from classwise.errors import ClasswiseError, ConfigError
 
@@ -31,6 +32,9 @@ def train(
         A classwise.toml; or a folder of images or a table: what `classwise init` writes for it is then written beside
         the run, as runs/NAME.toml, and trained with.
     """
+    given = parse_overrides(overrides)
+    check_config(config, given)
+    check_new_run(run)
     if config.exists():  # else the error about it is the first line
         is_config = config.is_file() and config.suffix.lower() == ".toml"
         say_at_once(
@@ -38,7 +42,7 @@ def train(
         )
     from classwise.run.api import train as train_run
 
-    _print_path(train_run(config, run, parse_overrides(overrides), quiet, trust).path)
+    _print_path(train_run(config, run, given, quiet, trust).path)
 
 
 def resume(
@@ -70,6 +74,7 @@ def resume(
     run
         The run directory, such as runs/masks, or a folds directory.
     """
+    check_run(run)
     if run.is_dir():
         say_at_once(f"resuming {run}", quiet)
     from classwise.kfold.api import resume as resume_run
@@ -104,13 +109,16 @@ def folds(
     config
         A classwise.toml; or a folder of images or a table, as for train.
     """
+    counts = {"folds.count": folds, "folds.repeats": repeats, "folds.jobs": jobs}
+    given = [(key, str(value)) for key, value in counts.items() if value is not None]
+    given = [*parse_overrides(overrides), *given]
+    check_config(config, given)
+    check_new_run(run)
     if config.exists():
         say_at_once(f"training the folds of {config}", quiet)
     from classwise.kfold.api import folds as train_folds
 
-    given = {"folds.count": folds, "folds.repeats": repeats, "folds.jobs": jobs}
-    options = [(key, str(value)) for key, value in given.items() if value is not None]
-    print(train_folds(config, run, [*parse_overrides(overrides), *options], quiet).path)
+    print(train_folds(config, run, given, quiet).path)
 
 
 def compare(
@@ -166,6 +174,8 @@ def compare(
             raise ConfigError(
                 f"{option}: found with a config; allowed: with the directories of finished runs"
             )
+    given = parse_overrides(overrides)
+    check_config(config, given)
     from classwise.compare import compare as compare_variants
     from classwise.compare import grid, print_table
 
@@ -174,7 +184,7 @@ def compare(
         variants=grid(vary or []),
         seeds=5 if seeds is None else seeds,
         out=out,
-        overrides=parse_overrides(overrides),
+        overrides=given,
         jobs=1 if jobs is None else jobs,
         margin=margin,
         quiet=quiet,

@@ -442,3 +442,20 @@ def test_another_table_is_read_by_the_same_targets(table: Callable[..., Path], t
     other = read_source(table(rows, "other.csv"), tmp_path, "path", None, None)
     with pytest.raises(DataError, match=r"other\.csv: column 'kind': label 'c' in row 3"):
         encode(splits.targets, other)
+
+
+def test_a_missing_column_is_named_before_any_image_is_read(
+    table: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the source and of the tables beside it: reading the images may take minutes."""
+    monkeypatch.setattr("classwise.compose.dataset.usable_rows", None)
+    source, valid = table([row_of(number) for number in range(8)]), tmp_path / "valid.csv"
+    valid.write_text("path\n00.png\n", encoding="utf-8")
+    for data, column, message in (
+        ({}, "kinds", r"samples\.csv: no column 'kinds' \(targets\.kind\.column\); did you mean 'kind'"),
+        ({"valid": str(valid)}, "kind", r"valid\.csv: no column 'kind' \(targets\.kind\.column\)"),
+    ):
+        values = {"data": {"source": str(source), "images": str(tmp_path), **data}}
+        config = absolute_paths(make_config(values | {"targets": {"kind": {"column": column}}}), tmp_path)
+        with pytest.raises(DataError, match=message):
+            prepare(config, Console(quiet=True), use_cache=False)

@@ -11,6 +11,7 @@ from classwise.config import losses
 from classwise.config import schema as c
 from classwise.config.base import sections_by_name
 from classwise.config.describe import commented_toml, key_table
+from classwise.config.keys import keys_like, keys_named
 from classwise.config.load import make_config
 
 SECTIONS = [
@@ -159,3 +160,39 @@ def test_the_list_of_keys_has_them_all():
     assert "(default: 42)" in text
     assert '[schedule] name = "onecycle"' in text
     assert "[targets.NAME]" in text
+
+
+def test_the_table_can_be_of_some_keys() -> None:
+    """By their dotted names, below the titles of their tables; a name of several kinds of losses is in each of them."""
+    assert key_table(keys=["optimizer.lr", "seed"]).splitlines() == [
+        "(top of the file)",
+        "  seed  seed of all random numbers (default: 42)",
+        "",
+        "[optimizer]",
+        "  lr  learning rate (default: 0.001)",
+    ]
+    assert key_table(keys=["loss.gamma"]).count("gamma") > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("lr", ["optimizer.lr"]),
+        ("optimizer.lr", ["optimizer.lr"]),
+        ("--optimizer.lr", ["optimizer.lr"]),
+        ("joint", ["joint", "joint.targets"]),
+        ("[joint]", ["joint", "joint.targets"]),
+        ("patien", ["schedule.patience", "selection.patience"]),
+        ("epochz", []),
+    ],
+)
+def test_keys_are_found_by_a_name_or_a_part_of_it(text: str, found: list[str]) -> None:
+    assert keys_named(text) == found
+
+
+def test_names_that_no_key_has_are_answered_with_the_nearest() -> None:
+    assert keys_like("epochz")[0] == "training.epochs"
+    assert keys_like("zzzzqq") == []
+    assert set(keys_named("training")) == {"training"} | {
+        f"training.{name}" for name in c.Config.model_fields["training"].annotation.model_fields
+    }

@@ -35,11 +35,11 @@ def tree(**sections: object) -> dict:
 
 
 def refusal(values: dict, *overrides: tuple[str, str]) -> list[str]:
-    """The lines of the message, without where they come from."""
+    """The lines of the message, without the file that they come from; those of options begin with --."""
     with pytest.raises(ConfigError) as caught:
         make_config(values, overrides, where="file")
     lines = str(caught.value).split("\n")
-    assert all(line.startswith("file: ") for line in lines)
+    assert all(line.startswith(("file: ", "--")) for line in lines)
     return [line.removeprefix("file: ") for line in lines]
 
 
@@ -97,6 +97,7 @@ UNKNOWN_KEYS = [
     (tree(targets=age(colour="x")), "targets.age.colour: no such key; did you mean 'column' or 'columns'?"),
     (tree(model={"image": 1}), "model.image: no such key; did you mean 'image_size'?"),
     (tree(optimizer={"betaz": 1}), "optimizer.betaz: no such key; did you mean 'betas'?"),
+    (tree(epochs=1), "epochs: no such key; did you mean 'training.epochs'?"),
     (tree(training={"epoch": 1}), "training.epoch: no such key; did you mean 'epochs'?"),
     (tree(selection={"metrik": 1}), "selection.metrik: no such key; did you mean 'metric'?"),
     (
@@ -377,19 +378,22 @@ def test_overrides_reach_every_key(key, text, value):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([("trainig.epochs", "3")], "trainig: no such key; did you mean 'training'?"),
-        ([("training.epochs", "three")], "training.epochs: found 'three', must be an integer"),
-        ([("training.epochs", "0")], "training.epochs: found 0, must be greater than or equal to 1"),
-        ([("targets.mask.labels", '"wear"')], "targets.mask.labels: found 'wear', must be a list"),
-        ([("model", "resnet18")], "model: found 'resnet18', must be a table [model]"),
-        ([("data.valid", "1.5")], "data.valid: found 1.5, must be less than 1 or a string"),
+        ([("trainig.epochs", "3")], "--trainig.epochs: no such key; did you mean --training.epochs?"),
+        ([("epochs", "5")], "--epochs: no such key; did you mean --training.epochs?"),
+        ([("training.epoch", "5")], "--training.epoch: no such key; did you mean --training.epochs?"),
+        ([("training.lr", "1")], "--training.lr: no such key; did you mean --optimizer.lr?"),
+        ([("training.epochs", "three")], "--training.epochs: found 'three', must be an integer"),
+        ([("training.epochs", "0")], "--training.epochs: found 0, must be greater than or equal to 1"),
+        ([("targets.mask.labels", '"wear"')], "--targets.mask.labels: found 'wear', must be a list"),
+        ([("model", "resnet18")], "--model: found 'resnet18', must be a table [model]"),
+        ([("data.valid", "1.5")], "--data.valid: found 1.5, must be less than 1 or a string"),
         (
             [("loss.name", "[1]")],
-            "loss.name: found '[1]'; allowed: " + LOSS_NAMES + ", sum, FILE.py:NAME",
+            "--loss.name: found '[1]'; allowed: " + LOSS_NAMES + ", sum, FILE.py:NAME",
         ),
         (
             [("name", "7"), ("training.epochs", "0")],
-            "training.epochs: found 0, must be greater than or equal to 1",
+            "--training.epochs: found 0, must be greater than or equal to 1",
         ),
     ],
 )
@@ -411,7 +415,7 @@ def test_the_first_epoch_may_be_a_share(given, epochs, first):
 def test_lists_are_not_split_into_characters():
     """`--targets.mask.labels wear` is no list of four letters."""
     assert refusal(LEAST, ("targets.mask.labels", "wear")) == [
-        "targets.mask.labels: found 'wear', must be a list"
+        "--targets.mask.labels: found 'wear', must be a list"
     ]
 
 
@@ -450,7 +454,8 @@ def test_the_order_of_overrides_does_not_matter(turn):
     assert (config.data.augment.preset, config.data.augment.flip) == ("strong", 0)
     contradiction = [("loss.name", "focal"), ("loss.label_smoothing", "0.1")]
     assert refusal(LEAST, *contradiction[::turn]) == [
-        "loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, normalize_by, gamma"
+        "--loss.label_smoothing: no such key; allowed: name, class_weights, beta, weights_from_epoch, normalize_by,"
+        " gamma"
     ]
 
 

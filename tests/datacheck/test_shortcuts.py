@@ -8,9 +8,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from sklearn.naive_bayes import CategoricalNB
 
+from classwise.datacheck.found_columns import shortcut_finding
 from classwise.datacheck.shortcuts import (
     FOLDS,
     SMOOTHING,
+    Shortcut,
     _folds,
     _permuted,
     column_bins,
@@ -83,6 +85,51 @@ def test_a_mark_of_one_rare_class_is_found() -> None:
     assert (first.column, first.best_class) == ("border", 3)
     assert first.is_strong
     assert first.informedness == 1
+
+
+def shortcut(strength: float, informedness: float, p_strength: float, p_class: float) -> Shortcut:
+    return Shortcut(
+        column="bytes",
+        balanced_accuracy=0.25 + 0.75 * strength,
+        chance=0.25,
+        strength=strength,
+        best_class=3,
+        informedness=informedness,
+        p_strength=p_strength,
+        p_class=p_class,
+        rows=120,
+    )
+
+
+def test_each_claim_needs_a_p_value_of_its_own() -> None:
+    """A large number that chance explains is not notable because a small one is significant."""
+    assert shortcut(strength=0.2, informedness=0.1, p_strength=0.01, p_class=0.5).is_notable
+    assert shortcut(strength=-0.01, informedness=0.4, p_strength=1.0, p_class=0.01).is_notable
+    assert not shortcut(strength=0.2, informedness=0.1, p_strength=0.5, p_class=0.01).is_notable
+    assert not shortcut(strength=0.05, informedness=0.4, p_strength=0.01, p_class=0.3).is_notable
+    assert not shortcut(strength=0.05, informedness=0.9, p_strength=0.01, p_class=0.3).is_strong
+
+
+def test_one_class_that_is_told_is_no_claim_on_all() -> None:
+    """The balanced accuracy may then be that of guessing or below: it is not what was found, so it is not shown."""
+    labels = ["circle", "triangle", "square", "cross"]
+    one = shortcut(strength=-0.01, informedness=0.45, p_strength=1.0, p_class=0.005)
+    advice = shortcut_finding("label", labels, one).advice
+    assert (
+        "the size of the file tells 'cross' from the other classes of label: from it alone, the share"
+        in advice
+    )
+    assert (
+        "is larger by 0.45 than that of other rows taken for it, by guessing 0 (p = 0.005, 120 rows)"
+        in advice
+    )
+    assert "balanced accuracy" not in advice
+    both = shortcut(strength=0.32, informedness=0.45, p_strength=0.005, p_class=0.005)
+    advice = shortcut_finding("label", labels, both).advice
+    assert (
+        "tells label, above all 'cross': from it alone the balanced accuracy is 0.49, by guessing 0.25"
+        in advice
+    )
 
 
 def test_missing_values_can_be_the_shortcut() -> None:

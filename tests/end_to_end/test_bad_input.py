@@ -479,7 +479,7 @@ def test_a_config_that_is_not_toml(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--training.epoch", "3"], ("training.epoch", "did you mean 'epochs'?")),
+        (["--training.epoch", "3"], ("--training.epoch: no such key", "did you mean --training.epochs?")),
         (["--training.epochs", "many"], ("training.epochs: found 'many'", "integer")),
         (["--training.epochs"], ("--training.epochs: a value is missing",)),
         (["3"], ("found '3'", "--training.epochs")),

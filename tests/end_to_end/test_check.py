@@ -646,7 +646,10 @@ def test_the_quality_of_files_that_tells_the_label_is_a_shortcut(tmp_path: Path)
         rows.append([path, "ab"[row % 2]])
     (tmp_path / "images/last.png").unlink()
     write_csv(tmp_path / "samples.csv", ("path", "label"), rows)
-    shortcuts = {one["details"]["column"]: one for one in kinds(checked(tmp_path), "shortcut")}
+    result = command("check", tmp_path / "samples.csv", "--out", tmp_path / "out", *PLAIN_MODEL).ok()
+    assert "\n- the quality that JPEG files were saved with tells label" in result.err
+    found = read(tmp_path / "out")
+    shortcuts = {one["details"]["column"]: one for one in kinds(found, "shortcut")}
     assert shortcuts["quantization"]["severity"] == "warning"
     assert "the quality that JPEG files were saved with tells label" in shortcuts["quantization"]["advice"]
 

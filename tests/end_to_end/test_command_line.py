@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from classwise.cli import app, run_command
+from classwise.cli_checks import check_config, check_new_run, check_run
 from classwise.cli_options import parse_overrides
 from classwise.config.load import make_config
 from classwise.config.schema import Config
 from classwise.config.toml import toml_text
 from classwise.errors import CheckpointError, ConfigError, OutputError
+from classwise.files import write_json
 from tests.helpers.fabricated import fabricate_run
 from tests.helpers.scenes import PEOPLE, command, plain_table, write_config
 
@@ -66,13 +68,15 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_training_says_something_before_anything_heavy_is_imported(here: Path) -> None:
-    """The first line names the config while torch is still to be loaded; nothing where the config is missing, with
-    --quiet, in another process than the first, and where torch is loaded already."""
+    """The first line names the config while torch is still to be loaded, and nothing but what reads the config is;
+    nothing where the config is missing, with --quiet, in another process than the first, and where torch is loaded
+    already."""
+    heavy = [name for name in HEAVY if name != "pydantic"]
     code = (
         "import builtins, sys\n"
         "original = print\n"
         "def spy(*texts, **options):\n"
-        f"    heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        f"    heavy = [name for name in {heavy} if name in sys.modules]\n"
         "    original(*texts, heavy, **options)\n"
         "    if texts[0].startswith(('training ', 'resuming')): sys.exit()\n"
         "builtins.print = spy\n"
@@ -85,13 +89,61 @@ def test_training_says_something_before_anything_heavy_is_imported(here: Path) -
     for source in ("images", "samples.csv"):
         started = python("-c", code, "train", source, cwd=here)
         assert started.stderr == f"training with the images of {source}; loading torch ... []\n"
+    write_json(here / "runs/plain/status.json", {"state": "interrupted"})
     resumed = python("-c", code, "resume", "runs/plain", cwd=here)
-    assert resumed.stderr == "resuming runs/plain; loading torch ... []\n"
+    assert resumed.stderr.startswith("resuming runs/plain; loading torch ... [")
+    assert "torch'" not in resumed.stderr
     missing = python("-c", code, "train", "missing.toml", cwd=here)
     assert missing.stderr.startswith("error: there is no config file missing.toml")
     second = python("-c", code, "train", "classwise.toml", cwd=here, env={**os.environ, "RANK": "1"})
     assert "loading torch" not in second.stderr
     assert "loading torch" not in command("train", "classwise.toml").ok().err
+
+
+def test_plain_mistakes_are_named_before_torch_is_imported(here: Path) -> None:
+    """Wrong keys, files that are missing or in the way, and packages that are missing: nobody waits for torch."""
+    fabricate_run(here, people=20, epochs=2)
+    Path("bad.toml").write_text('seed = "', encoding="utf-8")
+    Path("there.csv").touch()
+    Path("there.onnx").touch()
+    code = (
+        "import sys, json, shlex\n"
+        "sys.modules['onnxscript'] = None\n"
+        "from classwise.cli import run_command\n"
+        "codes = [run_command(shlex.split(line)) for line in sys.argv[1:]]\n"
+        "print(json.dumps([codes, 'torch' in sys.modules]))\n"
+    )
+    mistakes = {
+        "train classwise.toml --epochs 5": "error: --epochs: no such key; did you mean --training.epochs?",
+        "folds classwise.toml --data.sorce a": "error: --data.sorce: no such key; did you mean --data.source?",
+        "compare classwise.toml --lr 5": "error: --lr: no such key; did you mean --optimizer.lr?",
+        "step classwise.toml --lr 5": "error: --lr: no such key; did you mean --optimizer.lr?",
+        "bench bad.toml": "error: bad.toml is not TOML: ",
+        "schedule bad.toml": "error: bad.toml is not TOML: ",
+        "train imagez": "error: there is no file or folder imagez",
+        "train images --epochs 5": "error: --epochs: no such key; did you mean --training.epochs?",
+        "train classwise.toml --run run": "error: run already exists and is not overwritten",
+        "predict run nowhere": "error: nowhere: there is no such table, folder or image",
+        "predict run images --out there.csv": "error: there.csv exists already",
+        "predict rum images": "error: rum is not a run that can be used: there is no such folder",
+        "evaluate run none.csv": "error: there is no table none.csv",
+        "explain run photo.jpg": "error: photo.jpg: there is no such table, folder or image",
+        "export run --out there.onnx": "error: there.onnx exists already",
+        "export run --out new.onnx": "error: export: the package onnxscript cannot be imported",
+        "resume rum": "error: rum is not a run that can be used: there is no such folder",
+    }
+    done = python("-c", code, *mistakes, cwd=here)
+    assert json.loads(done.stdout.splitlines()[-1]) == [[1] * len(mistakes), False], done.stderr
+    for message in mistakes.values():
+        assert message in done.stderr
+
+
+def test_several_processes_check_nothing_alone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They refuse together, and rank 0 alone says why."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_config(Path("none.toml"), [])
+    check_run(Path("none"))
+    check_new_run(Path("images"))
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -331,3 +383,23 @@ def test_a_pipe_gets_plain_lines(here: Path) -> None:
     text = command("train", "classwise.toml", "--run", "run").ok().err
     assert text.endswith("\n")
     assert not any(ord(character) < 32 and character != "\n" for character in text)
+
+
+def test_keys_can_be_asked_for_by_name() -> None:
+    """A filter: the nearest where no key is named so, with a note on stderr, and an error where none is near."""
+    assert command("keys", "optimizer.lr").ok().out.splitlines() == [
+        "[optimizer]",
+        "  lr  learning rate (default: 0.001)",
+    ]
+    assert command("keys", "training").ok().out.startswith("[training]\n  plan ")
+    near = command("keys", "epochz").ok()
+    assert "  epochs  passes over" in near.out
+    assert near.err == "no key is named 'epochz'; shown are the nearest\n"
+    assert "error: keys: found 'zzzzqq'" in command("keys", "zzzzqq").err
+
+
+def test_help_names_further_arguments() -> None:
+    """As the list of arguments below does."""
+    for name in ("predict", "explain"):
+        assert f"Usage: classwise {name} [OPTIONS] RUN SOURCE [MORE...]" in command(name, "--help").ok().out
+    assert "Usage: classwise keys [NAME...]" in command("keys", "--help").ok().out

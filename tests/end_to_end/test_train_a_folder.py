@@ -116,8 +116,11 @@ def test_a_run_is_no_folder_of_images(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("photos", "--training.epoch", "1"), "photos: training.epoch: no such key"),
-        (("photos", "--name", "../x"), "photos: name: found"),
+        (
+            ("photos", "--training.epoch", "1"),
+            "--training.epoch: no such key; did you mean --training.epochs?",
+        ),
+        (("photos", "--name", "../x"), "--name: found"),
         (("empty",), "found no images in sub-folders"),
         (("photos", "--run", "taken"), "taken already exists and is not overwritten"),
         (("photos", "--model.backbone", "nonsense"), "no backbone 'nonsense'"),
@@ -134,6 +137,16 @@ def test_nothing_is_left_where_training_cannot_begin(
         result = command("train", *arguments, *OPTIONS)
     assert result.code == 1
     assert message in result.err
+
+
+def test_a_broken_image_is_named_with_the_folder_that_was_given(here: Path) -> None:
+    """Not with the table beside the run, which is gone by then; what helps is an option, as there is no config."""
+    broken = next(Path("photos").rglob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    message = command("train", "photos", *OPTIONS).err.partition("error: ")[2]
+    assert "photos: 1 image cannot be used (--data.bad_images skip leaves such rows out)" in message
+    assert "runs/" not in message
+    assert "ends inside its chunk IDAT" in message
 
 
 def test_an_older_run_is_no_reason_to_leave_files(here: Path) -> None:

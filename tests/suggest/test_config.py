@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from classwise.compose.dataset import prepare
+from classwise.compose.packing import pack_source
 from classwise.config.load import load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
@@ -436,6 +437,29 @@ def test_class_shares_follow_a_labeled_test_table(
     found, line = shares_of(source, tmp_path / "out")
     assert found == prior
     assert says in line
+
+
+def test_a_test_table_of_other_images_shows_nothing(tmp_path: Path, no_weights: None) -> None:
+    """The same classes are not the same data: without its images, or without the column of paths, it is unrelated."""
+    source = table(tmp_path / "data", {"label": TAIL})
+    other = tmp_path / "data" / "test.csv"
+    write_csv(other, ("path", "label"), [(f"elsewhere/{row}z.png", "abc"[row % 3]) for row in range(12)])
+    assert shares_of(source, tmp_path / "out")[0] == "as_validation"
+    other.write_text("label\n" + "a\nb\nc\n" * 4, encoding="utf-8")
+    assert shares_of(source, tmp_path / "out2")[0] == "as_validation"
+
+
+def test_class_shares_of_shards_are_those_of_their_files(tmp_path: Path, no_weights: None) -> None:
+    """A table beside them is none of theirs, as it is none of a folder's; class folders beside both are."""
+    folder = class_folder(tmp_path / "train", {"a": 9, "b": 3})
+    pack_source(folder, tmp_path / "shards")
+    table(tmp_path, {"label": ["a", "b"] * 4}, name="test.csv", images="others")
+    sources = (folder, tmp_path / "shards")
+    assert [shares_of(source, tmp_path / f"{source.name}-1")[0] for source in sources] == [
+        "as_validation"
+    ] * 2
+    class_folder(tmp_path / "test", {"a": 4, "b": 4})
+    assert [shares_of(source, tmp_path / f"{source.name}-2")[0] for source in sources] == ["balanced"] * 2
 
 
 def test_class_shares_of_a_balanced_source(tmp_path: Path, no_weights: None) -> None:

@@ -479,10 +479,10 @@ def test_numbered_tables_that_are_no_parts(tmp_path: Path) -> None:
     ("counts", "line"),
     [
         ({"ash": 40, "elm": 40}, "validation has only 16 rows, so one image"),
-        ({"ash": 100, "elm": 60, "oak": 2}, "validation has fewer than 2 rows of oak, so one image"),
+        ({"ash": 100, "elm": 60, "oak": 2}, "validation has few rows, 1 of oak, so one image"),
         (
             {"ash": 40, "elm": 40, "oak": 1},
-            "validation has only 16 rows and fewer than 2 rows of oak, so one image",
+            "validation has only 16 rows, 0 of oak, so one image",
         ),
         ({"ash": 90, "elm": 80}, ""),
     ],
@@ -491,7 +491,8 @@ def test_few_validation_rows_are_warned_of(tmp_path: Path, counts: dict[str, int
     """With what helps."""
     found = said(classes(tmp_path, counts))
     assert (f"warning: {line}" in found) == bool(line)
-    assert ("a larger data.valid sets more aside, or `classwise folds`" in found) == bool(line)
+    assert ("data.valid = 0.3 in place of 0.2 sets more aside" in found) == bool(line)
+    assert ("`classwise folds`" in found) == bool(line)
     assert ("validation has" in found) == bool(line)
 
 
@@ -501,7 +502,44 @@ def test_few_validation_rows_of_a_given_split(tmp_path: Path) -> None:
         classes(tmp_path / part, {"ash": count, "elm": count}, first=100 * count)
     found = said(tmp_path)
     assert "warning: validation has only 10 rows" in found
-    assert "a larger data.valid" not in found
+    assert "sets more aside" not in found
+
+
+def test_rows_of_each_class_are_listed_the_rarest_first(tmp_path: Path) -> None:
+    """Of many classes, the rarest and the most frequent one."""
+    assert "label, rows of each class: oak 3, elm 20, ash 100\n" in said(
+        classes(tmp_path / "few", {"ash": 100, "elm": 20, "oak": 3})
+    )
+    many = said(classes(tmp_path / "many", {f"c{k:02d}": 20 - k for k in range(15)}))
+    assert "label, rows of each class: c14 6, c13 7, " in many
+    assert ", c04 16, ... (3 classes more), c00 20\n" in many
+
+
+# Several columns that could be targets
+
+
+def test_each_target_beside_others_has_a_reason_and_an_alternative(tmp_path: Path) -> None:
+    """Values that recur may as well say where an image comes from: a line and a comment for each such column."""
+    cells = [[f"{row}.png", "ab"[row % 2], f"studio {row % 5}"] for row in range(20)]
+    images(tmp_path, [row[0] for row in cells])
+    source = table(tmp_path / "mine.csv", ("image", "kind", "place_taken"), cells)
+    found = said(source)
+    reason = "- place_taken: a target of 5 classes, since its values recur in 20 rows; otherwise: "
+    assert reason + "without [targets.place_taken] it is not learned" in found
+    assert 'group = "place_taken" in [data]' in found
+    assert "- kind: a target of 2 classes, since" in found
+    assert reason[2:] in written(source, tmp_path / "out")[1]
+
+
+def test_a_photographer_is_a_group(tmp_path: Path) -> None:
+    """As a person or a camera is, which a line says."""
+    cells = [[f"{row}.png", "ab"[row % 2], f"p{row // 2 % 8}"] for row in range(40)]
+    images(tmp_path, [row[0] for row in cells])
+    config, _ = written(
+        table(tmp_path / "mine.csv", ("image", "kind", "Photographer"), cells), tmp_path / "o"
+    )
+    assert (config.data.group, list(config.targets)) == ("Photographer", ["kind"])
+    assert "- data.group: column of groups, as its name says" in said(tmp_path / "mine.csv")
 
 
 # What the images are

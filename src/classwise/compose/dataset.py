@@ -18,7 +18,7 @@ from classwise.compose.contents import (
 from classwise.compose.given_split import given_parts, refuse_given_twice, rows_of, split_by_column
 from classwise.compose.image_check import open_cache, usable_rows
 from classwise.compose.image_facts import image_warnings
-from classwise.compose.labels import Labels, build_target, labeled_rows
+from classwise.compose.labels import Labels, build_target, labeled_rows, refuse_missing_columns
 from classwise.compose.row_weights import score_weights, with_row_weights
 from classwise.compose.split_checks import (
     listed,
@@ -68,6 +68,7 @@ def read_data(
     """
     samples = processes.on_all_ranks(lambda: _read_samples(config))
     tables = processes.on_all_ranks(lambda: _read_tables(config))
+    processes.on_all_ranks(lambda: refuse_missing_columns(config, [samples, *tables.values()]))
     cache = processes.on_all_ranks(
         lambda: open_cache(config, samples.root, console) if use_cache else None,
     )

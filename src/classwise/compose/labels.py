@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from classwise.config.schema import Config
 from classwise.data.sources import Samples
+from classwise.data.table import column as table_column
 from classwise.data.table import rows_text
 from classwise.data.target_from_table import make_target
 from classwise.data.targets import Target
@@ -38,6 +39,18 @@ def build_target(name: str, config: Config, samples: Samples) -> Target:
         where=samples.where,
         unify=config.data.unify_labels,
     )
+
+
+def refuse_missing_columns(config: Config, tables: Sequence[Samples]) -> None:
+    """Raise DataError where a table lacks a column of a target, which is known before any image is read."""
+    wanted = []
+    for name, target in config.targets.items():
+        single = [(key, getattr(target, key)) for key in ("column", "query")]
+        several = [("columns", column) for column in target.columns or ()]
+        wanted += [(f"targets.{name}.{key}", column) for key, column in [*single, *several] if column]
+    for rows in tables:
+        for key, column in wanted:
+            table_column(rows.frame.head(0), column, rows.where, key)
 
 
 def labeled_rows(targets: Sequence[Target], samples: Samples, config: Config) -> tuple[Samples, Labels]:

@@ -1,7 +1,8 @@
 """The config explained: a comment behind every key of a file, and the list of all keys."""
 
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -27,11 +28,18 @@ def commented_toml(config: Config, notes: dict[str, str] | None = None) -> str:
     return toml_text(config.to_dict(), dict(_comments(config, "")) | (notes or {}))
 
 
-def key_table(width: int | None = None) -> str:
-    """Every key with its description and default, table by table; lines are wrapped to `width` characters, if given."""
+def key_table(width: int | None = None, keys: Collection[str] | None = None) -> str:
+    """Every key, or those of `keys` (dotted), with its description and default, table by table; lines are wrapped to
+    `width` characters, if given."""
     lines: list[str] = []
     for title, section in _sections():
-        fields = {name: info for name, info in section.model_fields.items() if info.description}
+        fields = {
+            name: info
+            for name, info in section.model_fields.items()
+            if info.description and (keys is None or _dotted(title, name) in keys)
+        }
+        if keys is not None and not fields:
+            continue
         column = max(map(len, fields), default=0)
         lines.append(title)
         for name, info in fields.items():
@@ -39,6 +47,12 @@ def key_table(width: int | None = None) -> str:
             lines += _wrapped(line, width, indent=column + 4) if width else [line]
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def _dotted(title: str, name: str) -> str:
+    """`training.epochs` for `epochs` below the title of its table."""
+    table = re.match(r"\[([\w.]+)\]", title)
+    return f"{table[1]}.{name}" if table else name
 
 
 def _wrapped(line: str, width: int, indent: int) -> list[str]:

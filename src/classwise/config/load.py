@@ -49,7 +49,8 @@ def make_config(
 ) -> Config:
     """Validate a tree of plain values with `overrides` applied to it.
 
-    Raises ConfigError that lists every mistake, one a line, each beginning with `where`.
+    Raises ConfigError that lists every mistake, one a line, each beginning with `where` or, if an override has made
+    it, with that as an option.
     """
     tree = _copy(values)
     _rename_keys(tree, where)
@@ -65,12 +66,16 @@ def make_config(
         return Config.model_validate(tree)
     except ValidationError as error:
         # `--name 2024` means the text, though TOML reads a number: where only text is allowed, try the text itself.
-        as_text = [(key, text) for key, text in overrides if _must_be_text(error, key, tree)]
-        if not as_text:
-            raise ConfigError("\n".join(f"{where}: {line}" for line in problems(error, tree))) from None
-    for key, text in as_text:
-        _override(tree, key, text)
-    return make_config(tree, where=where)
+        for key, text in overrides:
+            if _must_be_text(error, key, tree):
+                _override(tree, key, text)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = problems(error, tree, [key for key, _ in overrides])
+        raise ConfigError(
+            "\n".join(line if line.startswith("--") else f"{where}: {line}" for line in lines)
+        ) from None
 
 
 def absolute_paths(config: Config, folder: Path) -> Config:

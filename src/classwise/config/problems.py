@@ -1,12 +1,14 @@
 """From pydantic's errors to our messages: the key as the file has it, what was found, what is allowed."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
 from classwise.config.base import Section, section_name, sections_by_name, sections_in
+from classwise.config.keys import keys_elsewhere
 from classwise.config.losses import Loss, Term
 from classwise.config.schedules import Schedule
 from classwise.config.schema import Config, resolve_target_losses
@@ -21,14 +23,20 @@ SECTIONS_BY_NAME: dict[str, dict[str, type[Section]]] = {
 _TERMS = sections_by_name(Term)
 
 
-def problems(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
-    """One line for each wrong key of `tree`, the plain values that were validated."""
+def problems(error: ValidationError, tree: Mapping[str, Any], options: Collection[str] = ()) -> list[str]:
+    """One line for each wrong key of `tree`, the plain values that were validated. `options`: the keys that the command
+    line has given, whose lines begin with `--`."""
     lines: dict[str, list[str]] = {}
     for detail in error.errors():
         # A list whose items are wrong is also reported as too short, by its number of valid items.
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue
-        lines.setdefault(dotted_key(detail["loc"], tree), []).append(_explain(detail, tree))
+        key = dotted_key(detail["loc"], tree)
+        wrong = f"{key}.name" if detail["type"] == "union_tag_invalid" else key
+        option = _option_of(wrong, options, is_unknown=detail["type"] == "extra_forbidden")
+        lines.setdefault(key, []).append(
+            f"--{_explain(detail, tree, option)}" if option else _explain(detail, tree)
+        )
 
     # Each member of a union complains: `must be an integer` and `must be a list` of one key become one line.
     merged: list[str] = []
@@ -40,6 +48,15 @@ def problems(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
         else:
             merged += of_key
     return list(dict.fromkeys(merged))
+
+
+def _option_of(key: str, options: Collection[str], is_unknown: bool) -> str:
+    """The option that has set this key, a table around it or, where the table itself `is_unknown`, a key in it; empty
+    if none has."""
+    for option in options:
+        if key and (f"{key}.".startswith(f"{option}.") or (is_unknown and option.startswith(f"{key}."))):
+            return option
+    return ""
 
 
 def dotted_key(location: Sequence[int | str], tree: Any) -> str:
@@ -55,13 +72,12 @@ def dotted_key(location: Sequence[int | str], tree: Any) -> str:
     return key.removeprefix(".")
 
 
-def _explain(detail: Any, tree: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a line of ours."""
+def _explain(detail: Any, tree: Mapping[str, Any], option: str = "") -> str:
+    """One of pydantic's errors as a line of ours. `option`: the key that the command line has given, if it has."""
     kind, value = detail["type"], detail["input"]
     key = dotted_key(detail["loc"], tree)
     if kind == "extra_forbidden":
-        parent, _, last = key.rpartition(".")
-        return f"{key}: no such key; {nearest(last, _allowed_keys(parent, tree))}"
+        return _unknown_key(key, tree, option)
     if kind == "missing":
         # A number at the end is a position in a list of fixed length, and all of those are pairs.
         is_pair = isinstance(detail["loc"][-1], int)
@@ -86,6 +102,32 @@ def _explain(detail: Any, tree: Mapping[str, Any]) -> str:
     if kind in ("model_type", "dict_type", "model_attributes_type", "union_tag_not_found"):
         return f"{key}: found {value!r}, must be a table [{key}]"
     return f"{key}: found {value!r}, {_limit(detail['msg'])}"
+
+
+def _unknown_key(key: str, tree: Mapping[str, Any], option: str) -> str:
+    """That there is no such key, and which one is meant: a similar one of its table, else one of another table with
+    this name. A key that the command line has given is shown as it is written there."""
+    parent, _, last = key.rpartition(".")
+    allowed = _allowed_keys(parent, tree)
+    hint = nearest(last, allowed)
+    is_similar = hint.startswith("did you mean")
+    if not option:
+        elsewhere = [] if is_similar or key.startswith("targets.") else keys_elsewhere(key)
+        return f"{key}: no such key; " + (f"did you mean {_either(elsewhere)}?" if elsewhere else hint)
+    below = option.removeprefix(key) if option.startswith(key) else ""
+    if is_similar:
+        similar = difflib.get_close_matches(last, allowed, n=3, cutoff=0.6)
+        meant = [f"{parent}.{name}{below}".removeprefix(".") for name in similar]
+    else:
+        meant = keys_elsewhere(option if below else key)
+    named = option if below else key
+    return f"{named}: no such key; " + (
+        f"did you mean {_either([f'--{name}' for name in meant])}?" if meant else hint
+    )
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(repr(name) if not name.startswith("--") else name for name in names)
 
 
 def _limit(message: str) -> str:

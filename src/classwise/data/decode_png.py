@@ -122,5 +122,5 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 12 + length
         if end > len(data):
-            raise Unreadable(f"cut short: the file ends inside a chunk {kind!r}")
+            raise Unreadable(f"cut short: the file ends inside its chunk {kind.decode('latin-1')}")
         yield kind, start, end

@@ -46,6 +46,8 @@ from classwise.files import make_folder, numbered
 from classwise.version import __version__
 
 HTML, CSV, JSON = "check.html", "check.csv", "check.json"
+MOST_LINES = 5
+"""Findings of the data as a whole that the terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,17 @@ class Check:
 
     @property
     def lines(self) -> list[str]:
-        """What was found by severity: `severe: contradictory labels 1, unreadable images 2`."""
+        """What was found by severity: `severe: contradictory labels 1, unreadable images 2`; and, after it, what was
+        found of the data as a whole, such as shortcuts, each in a line."""
         found = []
         for severity in SEVERITIES:
             kinds = Counter(finding.kind for finding in self.findings if finding.severity == severity)
             parts = [f"{KINDS[kind].lower()} {kinds[kind]}" for kind in KINDS if kinds[kind]]
             found.append(f"{severity}: {', '.join(parts) or 'nothing'}")
+        of_all = [finding for finding in self.findings if not finding.id]
+        found += [f"- {finding.advice.partition('. ')[0]}" for finding in of_all[:MOST_LINES]]
+        if len(of_all) > MOST_LINES:
+            found.append(f"- {len(of_all) - MOST_LINES} more of the data as a whole: {self.folder / HTML}")
         return found
 
     def __repr__(self) -> str:

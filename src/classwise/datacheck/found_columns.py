@@ -71,7 +71,7 @@ def shortcut_findings(
         ):
             left_out.append("position")
         shortcuts = find_shortcuts(columns, label_N, groups, left_out=left_out)
-        found += [_shortcut(target.name, labels, one) for one in shortcuts if one.is_notable]
+        found += [shortcut_finding(target.name, labels, one) for one in shortcuts if one.is_notable]
     return found
 
 
@@ -109,11 +109,22 @@ def _share_told_by_folders(
     return sum(max(counter.values()) for counter in counts.values()) / max(1, int((label_N >= 0).sum()))
 
 
-def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding:
+def shortcut_finding(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding:
+    """What a notable shortcut tells, of all labels or of one, whichever is more than chance; `labels` by number."""
     words = WORDS.get(shortcut.column, shortcut.column)
-    told = ""
-    if shortcut.best_class is not None and shortcut.informedness > shortcut.strength:
-        told = f", above all {labels[shortcut.best_class]!r}"
+    label = "" if shortcut.best_class is None else repr(labels[shortcut.best_class])
+    told = f", above all {label}" if label and shortcut.informedness > shortcut.strength else ""
+    if shortcut.tells_all:
+        claim = (
+            f"tells {target}{told}: from it alone the balanced accuracy is {shortcut.balanced_accuracy:.2f}, by"
+            f" guessing {shortcut.chance:.2f} (p = {shortcut.p_strength:.2g}, {shortcut.rows} rows)"
+        )
+    else:
+        claim = (
+            f"tells {label} from the other classes of {target}: from it alone, the share of its rows that are"
+            f" recognized is larger by {shortcut.informedness:.2f} than that of other rows taken for it, by guessing 0"
+            f" (p = {shortcut.p_class:.2g}, {shortcut.rows} rows)"
+        )
     may_follow = shortcut.column in OF_CONTENT
     why = (
         " It may follow from what the images show: look at images of both ends"
@@ -127,10 +138,7 @@ def _shortcut(target: str, labels: Sequence[str], shortcut: Shortcut) -> Finding
         id="",
         partner="",
         value=round(max(shortcut.strength, shortcut.informedness), 4),
-        advice=(
-            f"{words} tells {target}{told}: from it alone the balanced accuracy is {shortcut.balanced_accuracy:.2f}, by"
-            f" guessing {shortcut.chance:.2f} (p = {shortcut.p_value:.2g}, {shortcut.rows} rows).{why}"
-        ),
+        advice=f"{words} {claim}.{why}",
         details={
             "column": shortcut.column,
             "target": target,

@@ -54,8 +54,8 @@ class Shortcut:
     strength: how far the accuracy lies above chance, as a share of the farthest that a column of so many different
     values can reach: two values tell apart two classes, or two halves of the classes. best_class: the class that is
     told best among those with LEAST_ROWS, and its informedness, the share of its rows that are predicted as it minus
-    the share of the others that are; None without such a class. p_value: that any column tells any class so well by
-    chance. rows: labeled rows.
+    the share of the others that are; None without such a class. p_strength, p_class: that any column tells anything so
+    well by chance, of the strength and of the informedness. rows: labeled rows.
     """
 
     column: str
@@ -64,22 +64,35 @@ class Shortcut:
     strength: float
     best_class: int | None
     informedness: float
-    p_value: float
+    p_strength: float
+    p_class: float
     rows: int
+
+    @property
+    def p_value(self) -> float:
+        """The smaller one."""
+        return min(self.p_strength, self.p_class)
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether the column tells all classes together well above chance; else it may tell one of them."""
+        return self.strength >= NOTABLE_STRENGTH and self.p_strength <= ALPHA
+
+    @property
+    def tells_one(self) -> bool:
+        """Whether it tells the best class well above chance."""
+        return self.informedness >= NOTABLE_CLASS and self.p_class <= ALPHA
 
     @property
     def is_notable(self) -> bool:
         """Significant, and well above chance: worth a look, for a column that may depend on what images show."""
-        return self._reaches(NOTABLE_STRENGTH, NOTABLE_CLASS)
+        return self.tells_all or self.tells_one
 
     @property
     def is_strong(self) -> bool:
         """So good that a network could do with this column alone."""
-        return self._reaches(STRONG_STRENGTH, STRONG_CLASS)
-
-    def _reaches(self, strength: float, informedness: float) -> bool:
-        is_large = self.strength >= strength or self.informedness >= informedness
-        return is_large and self.p_value <= ALPHA
+        is_strong_for_one = self.tells_one and self.informedness >= STRONG_CLASS
+        return is_strong_for_one or (self.tells_all and self.strength >= STRONG_STRENGTH)
 
 
 def find_shortcuts(
@@ -254,7 +267,9 @@ def _permuted(group_N: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _shortcut(name: str, bins: int, statistic_S: Floats, p_S: Floats, class_K: Ints, rows: int) -> Shortcut:
-    best = int(statistic_S[1:].argmax())
+    # A class that is told by more than chance comes before one that is rare and happens to be.
+    is_significant_K = p_S[1:] <= ALPHA
+    best = int((statistic_S[1:] + (2.0 * is_significant_K)).argmax())  # informedness is at most 1
     informedness = float(statistic_S[1 + best])
     return Shortcut(
         column=name,
@@ -263,6 +278,7 @@ def _shortcut(name: str, bins: int, statistic_S: Floats, p_S: Floats, class_K: I
         strength=min(1.0, float(statistic_S[0])),  # a little more where folds happen to be uneven
         best_class=int(class_K[best]) if informedness > 0 else None,
         informedness=max(0.0, informedness),
-        p_value=float(min(p_S[0], p_S[1 + best])),
+        p_strength=float(p_S[0]),
+        p_class=float(p_S[1 + best]),
         rows=rows,
     )

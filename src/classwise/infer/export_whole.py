@@ -26,6 +26,7 @@ from classwise.infer.export import (
 )
 from classwise.infer.export_answers import Answers, described, output_names
 from classwise.infer.export_fit import IMAGES, PIXELS, preparation
+from classwise.infer.export_form import CLIENT_FILE, LABELS_FILE, MODEL_FILE
 from classwise.infer.export_graph import merged
 from classwise.model.classifier import ModelMetadata
 from classwise.model.heads import Head
@@ -47,7 +48,6 @@ WHOLE_OUTPUTS = (
     " the value; the score), probabilities.NAME of each label (of joint: of the answer), abstains.NAME, whether the"
     " answer is less probable than decision.abstain"
 )
-MODEL_FILE, LABELS_FILE, CLIENT_FILE = "model.onnx", "labels.json", "client.py"
 
 
 @dataclass(frozen=True)

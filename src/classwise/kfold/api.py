@@ -18,6 +18,7 @@ from classwise.explain.explanation import Explanation
 from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
+from classwise.infer.export_form import ExportForm
 from classwise.infer.export_mean import Mean, mean_metadata_of
 from classwise.infer.export_whole import Exportable
 from classwise.infer.module import TrainedModel
@@ -40,7 +41,7 @@ from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import new_folder
 from classwise.run.liveness import status_of, true_status
 from classwise.run.lock import locked
-from classwise.run.onnx_file import ExportForm, check_export, has_answers, say_single_view, write_export
+from classwise.run.onnx_file import check_export, has_answers, say_single_view, write_export
 from classwise.run.own_code import Trust
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source

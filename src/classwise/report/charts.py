@@ -248,9 +248,9 @@ def _values_on_hover(series: Sequence[Series], x_axis: Axis, x_label: str) -> li
 
 
 def _epoch_axis(xs: list[float]) -> Axis:
-    # A run of one epoch still needs an axis with two ends.
-    last = max(xs) if max(xs) > min(xs) else min(xs) + 1
-    return Axis(low=min(xs), high=last, start=LEFT, end=RIGHT)
+    # A run of one epoch still needs an axis with two ends; its point stands in the middle.
+    beside = 0.0 if max(xs) > min(xs) else 0.5
+    return Axis(low=min(xs) - beside, high=max(xs) + beside, start=LEFT, end=RIGHT)
 
 
 def _value_axis(ys: list[float], zero: bool, headroom: bool) -> Axis:
@@ -267,6 +267,8 @@ def _value_axis(ys: list[float], zero: bool, headroom: bool) -> Axis:
 def _epoch_ticks(axis: Axis) -> list[float]:
     """Whole numbers, the first epoch among them where it does not touch the next tick."""
     whole = svg.ticks(axis.low, axis.high, whole=True)
+    if axis.low % 1:
+        return whole  # of a single epoch
     return whole if axis(whole[0]) - axis(axis.low) < 20 else [axis.low, *whole]
 
 

@@ -159,10 +159,12 @@ def _class_count(row: Json) -> ClassCount:
 
 
 def _counts(rows: list[ClassCount], kind: str) -> TargetCounts | None:
-    """In the order of the label list; with very many classes, the rarest."""
+    """The rarest class first, with very many classes only the rarest; levels and numbers that are cut at edges in their
+    own order, if they are not too many."""
     if not rows:
         return None
-    shown = rows if len(rows) <= MOST_CLASSES else sorted(rows, key=lambda row: row.train)[:MOST_CLASSES]
+    is_ordered = kind in ("ordinal", "regression") and len(rows) <= MOST_CLASSES
+    shown = rows if is_ordered else sorted(rows, key=lambda row: row.train)[:MOST_CLASSES]
     sizes = [row.train for row in rows]
     # A number that is cut at edges has classes too, but no noun of its own for them.
     nouns = KINDS[kind] if kind in KINDS and KINDS[kind].noun else KINDS["class"]

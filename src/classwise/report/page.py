@@ -87,6 +87,7 @@ def render(run: RunFiles) -> str:
         curves=curves(run, best),
         pace=pace(run),
         frozen=frozen_epochs(run),
+        discarded=_is_discarded(run),
         scores=scores,
         overviews=overviews(run, scores, best),
         test_overviews=overviews(test, test_scores, best),
@@ -127,6 +128,11 @@ def _warnings_and_notes(run: RunFiles) -> tuple[list[str], list[str]]:
     usual = {masked_text(name, rows) for name, rows in masked.items()}
     texts = [str(text) for text in listing(data.get("warnings"))]
     return [text for text in texts if text not in usual], [text for text in texts if text in usual]
+
+
+def _is_discarded(run: RunFiles) -> bool:
+    """Whether the epochs are those of a fine-tuning after which the first answer was kept."""
+    return mapping(run.metrics.get("plan")).get("kept") == "first_answer"
 
 
 def _is_on_all_rows(run: RunFiles) -> bool:

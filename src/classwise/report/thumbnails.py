@@ -77,12 +77,11 @@ def row_paths(split: pl.DataFrame, ids: list[str]) -> dict[str, str]:
 
 
 def file_names(paths: Mapping[str, str]) -> dict[str, str]:
-    """The name of each row's file, with its folder where several of these rows have files of one name."""
+    """The name of each row's file; of all with their folders where two of them have one name, so that they are told
+    apart by the same parts."""
     names = Counter(PurePath(path).name for path in paths.values())
-    return {
-        id_: "/".join(PurePath(path).parts[-2 if names[PurePath(path).name] > 1 else -1 :])
-        for id_, path in paths.items()
-    }
+    kept = 2 if any(count > 1 for count in names.values()) else 1
+    return {id_: "/".join(PurePath(path).parts[-kept:]) for id_, path in paths.items()}
 
 
 def _pixel_format(data: Mapping[str, Any], model: Mapping[str, Any]) -> PixelFormat:

@@ -219,7 +219,7 @@ def new_folder(
     path, is_new = _made(name, wanted)
     try:
         with locked(path):
-            _require_empty(path)  # again: before the lock, another run may have come and gone
+            require_empty(path)  # again: before the lock, another run may have come and gone
             folder = RunFolder(path)
             try:
                 yield folder
@@ -261,7 +261,7 @@ def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
     """An empty folder, and whether it was made just now. Raises OutputError."""
     if wanted is not None:
         try:
-            _require_empty(wanted)
+            require_empty(wanted)
         except OutputError:
             refuse_held(wanted)  # a run that is under way says more than a folder that is not empty
             raise
@@ -280,7 +280,7 @@ def _make(folder: Path) -> bool:
     return True
 
 
-def _require_empty(folder: Path) -> None:
+def require_empty(folder: Path) -> None:
     """Raise OutputError unless the folder is empty but for what a run leaves that is killed before it has anything to
     go on from: its lock file and its last sign of life."""
     left = (*LOCK_FILES, *PROGRESS_FILES)

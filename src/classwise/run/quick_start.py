@@ -8,6 +8,7 @@ What belongs together has the same number: photos-2.toml is the config of photos
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from classwise.console import Console
 from classwise.data.shard_source import is_sharded
 from classwise.data.table import SUFFIXES
 from classwise.distributed import Processes
-from classwise.errors import ConfigError
+from classwise.errors import ConfigError, DataError
 from classwise.files import make_folder, numbered
 from classwise.run.folder import RunFolder, has_checkpoint
 
@@ -91,14 +92,23 @@ def _made_for_source(
         for line in [*written, f"{config_path}: the config", *suggestion.summary]:
             console.paragraph(line)
         yield [str(config_path), str(run_path)]
-    except BaseException:
+    except BaseException as error:
         if is_older_run or not has_begun(RunFolder(run_path)):
             config_path.unlink(missing_ok=True)
             table_path.unlink(missing_ok=True)
             if is_new_folder:
                 with contextlib.suppress(OSError):  # there are other files in it by now
                     config_path.parent.rmdir()
+            if type(error) is DataError:
+                raise DataError(_in_terms_of(source, str(error), table_path)) from None
         raise
+
+
+def _in_terms_of(source: Path, message: str, table_path: Path) -> str:
+    """A message on files that are gone by now: it names what the user has given, and options in place of keys."""
+    for path in (table_path.resolve(), table_path):
+        message = message.replace(str(path), str(source))
+    return re.sub(r'\b(data\.\w+) = "?(\w+)"?', r"--\1 \2", message)
 
 
 def _free_paths(name: str, run: str | Path | None) -> tuple[Path, Path, Path]:

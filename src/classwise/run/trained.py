@@ -19,6 +19,7 @@ from classwise.files import refuse_existing
 from classwise.infer.engines import check_engine
 from classwise.infer.ensemble import undecoded
 from classwise.infer.export import InOrder, metadata_of
+from classwise.infer.export_form import ExportForm
 from classwise.infer.export_whole import Exportable
 from classwise.infer.module import TrainedModel
 from classwise.report.page import write_report
@@ -28,7 +29,7 @@ from classwise.run.explanation import Question, explanations_of
 from classwise.run.folder import RunFolder
 from classwise.run.int8 import quantizer
 from classwise.run.liveness import ending_note, status_of, true_status
-from classwise.run.onnx_file import ExportForm, check_export, say_single_view, write_export
+from classwise.run.onnx_file import check_export, say_single_view, write_export
 from classwise.run.own_code import Trust, admit_run
 from classwise.run.prediction import SubmissionForm, predictions_of, submission_of
 from classwise.run.prediction_inputs import Source

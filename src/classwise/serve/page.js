@@ -70,7 +70,7 @@ function sendNext() {
     });
   }
   const failed = state.failed ? `, ${state.failed} could not be used` : "";
-  element("status").textContent = `${state.done} of ${state.sent} images answered${failed}`;
+  element("status").textContent = `${state.done - state.failed} of ${state.sent} images answered${failed}`;
 }
 
 async function send(file, card) {

@@ -91,6 +91,7 @@ def guess_columns(
     if groups:
         add_group(guess, groups[0])
     _add_targets(guess, targets)
+    _say_one_of_several(guess, answers)
     say_unclear_splits(guess, unclear)
     _say_unused(guess, targets, [column for column in columns if column not in unclear], reasons)
     return guess
@@ -187,6 +188,27 @@ def _add_targets(guess: Guess, targets: Sequence[Candidate]) -> None:
             guess.decide(f"targets.{name}.{key}", choice, reason, instead)
     if _has_unlabeled_rows(guess):
         _unlabeled(guess)
+
+
+def _say_one_of_several(guess: Guess, answers: Sequence[str]) -> None:
+    """A line for each column that is a target beside others only because its values recur: it may say where an image
+    comes from instead of what it shows."""
+    classes = [
+        (name, str(target["column"]))
+        for name, target in guess.targets.items()
+        if target.get("type", "class") == "class" and "column" in target
+    ]
+    for name, column in classes if len(guess.targets) > 1 else []:
+        if column in answers or f"targets.{name}.column" in guess.notes:
+            continue  # asked for, or explained already
+        cells = guess.table[column].str.strip_chars().replace("", None).drop_nulls()
+        guess.decide(
+            f"targets.{name}.column",
+            f"{column}: a target of {cells.n_unique()} classes",
+            f"its values recur in {cells.len()} rows",
+            f'without [targets.{name}] it is not learned; group = "{column}" in [data] if it says which images belong'
+            " together",
+        )
 
 
 def _unlabeled(guess: Guess) -> None:

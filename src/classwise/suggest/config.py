@@ -171,7 +171,12 @@ def suggest(
         values["model"]["channels"] = guess.channels
     if backbone.is_pretrained:
         # What is fitted first is cross-validated too, so that fewer rows have to be set aside.
-        values["data"].setdefault("valid", 0.1)
+        if values["data"].setdefault("valid", 0.1) == 0.1:
+            guess.notes.setdefault(
+                "data.valid",
+                "fraction of the rows to validate on, or a table of validation rows; 0.1 leaves more to train on, over"
+                " which the first answer is cross-validated",
+            )
         values["model"] |= {"image_size": _pretrained_size(height, width), "pooling": "layers"}
         values["optimizer"] |= FINETUNING["optimizer"]
         values["training"] |= FINETUNING["training"]
@@ -232,6 +237,7 @@ def _summary(guess: Guess, config: Config, backbone: BackboneChoice, prior: str)
     return [
         f"target{'s' if len(targets) > 1 else ''}: {', '.join(targets)}{joint}{group}",
         *(f"- {line}" for line in guess.said),
+        *([f"- data.group: {guess.notes['data.group']}"] if "data.group" in guess.notes else []),
         *([f"- data.value_range: {guess.notes['data.value_range']}"] if config.data.value_range else []),
         *([f"class shares: {prior} (selection.prior)"] if config.selection.prior else []),
         f"{'warning: ' if backbone.is_warning else ''}model: {config.model.backbone} at {height} x {width}, weights"

@@ -97,7 +97,8 @@ def find_image_column(table: pl.DataFrame, path: Path) -> ImageColumn:
         if stripped := _without_front(table, column, folders, path):
             return stripped
     raise DataError(
-        f"{path}: no column holds paths of files below {path.parent}{ambiguous or _hint(table, folders)}"
+        f"{path}: no column holds paths of files below {path.parent.resolve()}{ambiguous or _hint(table, folders)};"
+        " put the table beside its images or the folders that hold them, or write the full paths into it"
     )
 
 

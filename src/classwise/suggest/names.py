@@ -13,7 +13,8 @@ ID_NAMES = ("id", "image_id", "imageid", "img_id", "id_code", "isic_id", "uuid",
 GROUP_NAMES = (
     "group", "person", "person_id", "patient", "patient_id", "subject", "subject_id", "user", "user_id",
     "individual", "identity", "family", "video", "video_id", "scene", "session", "location", "site", "slide",
-    "slide_id", "specimen", "lesion_id", "study_id", "exam_id", "seq_id", "sequence_id", "case_id",
+    "slide_id", "specimen", "lesion_id", "study_id", "exam_id", "seq_id", "sequence_id", "case_id", "photographer",
+    "photographer_id", "observer", "observer_id", "camera_id",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "labels", "class", "classes", "target", "targets", "category", "y", "answer", "species", "diagnosis",

@@ -1,9 +1,11 @@
 """For which class shares `init` makes a config: those of the rows, unless a labeled test table shows others."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 import polars as pl
 
+from classwise.data.image_paths import find_images
 from classwise.data.sources import folder_table
 from classwise.data.table import SUFFIXES, read_table
 from classwise.errors import DataError
@@ -40,6 +42,8 @@ def choose_prior(guess: Guess) -> tuple[str | None, str]:
         test_counts = _counts(table, column) if column in table.columns else {}
         if len(counts) < 2 or set(test_counts) != set(counts):
             continue  # no labels, or placeholders
+        if not _belongs(guess, table):
+            continue
         if _ratio(test_counts) <= EVEN and _ratio(counts) >= UNEVEN:
             few, many = min(counts.values()), max(counts.values())
             return "balanced", (
@@ -55,8 +59,10 @@ def choose_prior(guess: Guess) -> tuple[str | None, str]:
 
 
 def _test_tables(guess: Guess) -> Iterator[tuple[str, pl.DataFrame]]:
-    """(name, table) of what lies beside the source: tables beside a table, folders beside a folder of class folders."""
+    """(name, table) of what lies beside the source: tables beside a table; folders beside class folders, and beside
+    shards, which get the same config as the files that they were made of."""
     own = (guess.source or guess.root).resolve()
+    is_table = guess.source is not None and guess.image_names is None
     try:
         beside = [path for path in sorted(own.parent.iterdir()) if path != own]
     except OSError:
@@ -64,12 +70,29 @@ def _test_tables(guess: Guess) -> Iterator[tuple[str, pl.DataFrame]]:
     for name in TEST_NAMES:
         for path in (path for path in beside if path.stem.lower() == name):
             try:
-                if guess.source is not None and path.suffix.lower() in SUFFIXES:
+                if is_table and path.suffix.lower() in SUFFIXES:
                     yield path.name, read_table(path)
-                elif guess.source is None and path.is_dir():
+                elif not is_table and path.is_dir():
                     yield path.name, folder_table(path)[0]
             except (DataError, OSError):
                 continue  # no table, or no images in folders of classes: it shows nothing
+
+
+def _belongs(guess: Guess, table: pl.DataFrame) -> bool:
+    """Whether a table beside the source is about the same images: if the source is a table, the other one names its
+    images in the same column, and they lie in the source's folders or beside the tables. A table of other images with
+    the same classes says nothing of the source."""
+    if guess.source is None or guess.image_names is not None:
+        return True
+    column = guess.data["path"]
+    if column not in table.columns:
+        return False
+    cells = table[column].cast(pl.String).fill_null("").to_list()
+    for folders in (guess.folders, [guess.source.resolve().parent]):
+        with contextlib.suppress(DataError):  # two files fit a cell
+            if not find_images(cells, folders, "", follow_links=True).missing:
+                return True
+    return False
 
 
 def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:

@@ -9,14 +9,14 @@ import numpy.typing as npt
 import polars as pl
 
 from classwise.compose.dataset import prepare_labels
-from classwise.compose.splits import DatasetSplits
+from classwise.compose.splits import DatasetSplits, Split
 from classwise.config.conflicts import check_conflicts
 from classwise.config.schema import Config
 from classwise.data.image_paths import find_images
 from classwise.data.sources import refuse_escapes
 from classwise.data.targets import Target
 from classwise.errors import DataError
-from classwise.suggest.guess import Guess, listed
+from classwise.suggest.guess import Guess
 
 EMPTY = "leaves one side of the split empty"
 """In the message of a split that cannot be drawn."""
@@ -24,6 +24,10 @@ LARGER_SHARES = (0.2, 0.3, 0.5)
 """Fractions to validate on that are tried for small tables."""
 LEAST_ROWS, LEAST_OF_CLASS = 30, 2
 """`init` warns of fewer validation rows, in all and of one class."""
+LISTED_CLASSES = 5
+"""Classes with few validation rows that are named."""
+MOST_CLASSES = 12
+"""Classes whose rows are listed; of more, the rarest of them and the most frequent one."""
 
 
 def rehearse(config: Config, guess: Guess) -> Config:
@@ -39,8 +43,31 @@ def rehearse(config: Config, guess: Guess) -> Config:
             raise
         config = _with_other_split(config, guess, table, error)
         splits = prepare_labels(config, table)
+    _say_rows_of_classes(guess, splits)
     _warn_of_few(guess, config, splits)
     return config
+
+
+def _say_rows_of_classes(guess: Guess, splits: DatasetSplits) -> None:
+    """How many rows each class has, the rarest first: what a user most needs to know of a target."""
+    for target in splits.targets:
+        if not target.labels:
+            continue  # numbers, or grades of relevance
+        rows = np.sum([_rows_of_classes(target, split) for split in splits.by_name.values()], axis=0)
+        order = np.argsort(rows, kind="stable")
+        texts = [f"{target.labels[k]} {rows[k]}" for k in order]
+        if len(texts) > MOST_CLASSES:
+            left = len(texts) - MOST_CLASSES
+            texts = [*texts[: MOST_CLASSES - 1], f"... ({left} classes more)", texts[-1]]
+        guess.said.append(f"{target.name}, rows of each class: {', '.join(texts)}")
+
+
+def _rows_of_classes(target: Target, split: Split) -> npt.NDArray[np.int64]:
+    """(K,): the rows of each class or label of a target that has some."""
+    if target.type == "multilabel":
+        return np.asarray((split.labels[target.name] == 1).sum(axis=0), dtype=np.int64)
+    numbers = target.class_numbers(split.labels[target.name])
+    return np.bincount(numbers[numbers >= 0], minlength=len(target.labels))
 
 
 def _warn_of_few(guess: Guess, config: Config, splits: DatasetSplits) -> None:
@@ -51,32 +78,31 @@ def _warn_of_few(guess: Guess, config: Config, splits: DatasetSplits) -> None:
     thin: list[str] = []
     for target in splits.targets:
         if target.type in ("class", "ordinal"):
-            numbers = target.class_numbers(valid.labels[target.name])
-            rows = np.bincount(numbers[numbers >= 0], minlength=len(target.labels))
-            in_table = _labeled_classes(target, splits)
-            thin += [target.labels[k] for k in np.flatnonzero((rows < LEAST_OF_CLASS) & in_table)]
+            rows = _rows_of_classes(target, valid)
+            is_in_table = rows + _rows_of_classes(target, splits.train) > 0
+            thin += [
+                f"{rows[k]} of {target.labels[k]}"
+                for k in np.flatnonzero((rows < LEAST_OF_CLASS) & is_in_table)
+            ]
     is_few = len(valid.samples) < LEAST_ROWS
     if not is_few and not thin:
         return
-    of_classes = f"fewer than {LEAST_OF_CLASS} rows of {listed(thin, 5)}" if thin else ""
-    found = " and ".join(filter(None, [f"only {len(valid.samples)} rows" if is_few else "", of_classes]))
-    # A larger share takes rows from training, and is not to be had where the rows are given.
-    share = config.data.valid if not (config.data.split or config.data.fold) else None
-    can_grow = isinstance(share, float) and share < LARGER_SHARES[-1]
-    larger = "a larger data.valid sets more aside, or " if can_grow else ""
+    found = ", ".join([f"only {len(valid.samples)} rows" if is_few else "few rows", *thin[:LISTED_CLASSES]])
+    if len(thin) > LISTED_CLASSES:
+        found += f" and fewer than {LEAST_OF_CLASS} of {len(thin) - LISTED_CLASSES} classes more"
     guess.said.append(
-        f"warning: validation has {found}, so one image more or less changes the scores by a lot; {larger}`classwise"
-        " folds` in place of `classwise train` scores every row once"
+        f"warning: validation has {found}, so one image more or less changes the scores by a lot;"
+        f" {_larger_share_text(config)}`classwise folds` in place of `classwise train` scores every row once"
     )
 
 
-def _labeled_classes(target: Target, splits: DatasetSplits) -> npt.NDArray[np.bool_]:
-    """(K,): whether a class has a row to train or to validate on."""
-    found = np.zeros(len(target.labels), dtype=bool)
-    for split in (splits.train, splits.valid):
-        numbers = target.class_numbers(split.labels[target.name])
-        found[numbers[numbers >= 0]] = True
-    return found
+def _larger_share_text(config: Config) -> str:
+    """What a larger share to validate on costs; empty where the rows are given, or half of them validate."""
+    share = None if config.data.split or config.data.fold else config.data.valid
+    larger = [other for other in LARGER_SHARES if isinstance(share, float) and other > share]
+    if not larger:
+        return ""
+    return f"data.valid = {larger[0]} in place of {share} sets more aside, and leaves less to train on; "
 
 
 def _with_other_split(config: Config, guess: Guess, table: pl.DataFrame | None, error: DataError) -> Config:

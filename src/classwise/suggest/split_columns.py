@@ -213,5 +213,7 @@ def add_group(guess: Guess, column: str) -> None:
             return
     guess.data["group"] = column
     guess.note(
-        "data.group", f"column of groups, as its name says: rows with the same {column} are never split"
+        "data.group",
+        f"column of groups, as its name says: rows with the same {column} are never split; otherwise: without it rows"
+        " are split one by one",
     )
