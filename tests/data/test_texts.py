@@ -74,5 +74,7 @@ def test_a_table_of_records_is_what_a_dict_is():
         table[bytes(one["key"])] = one
         known[bytes(one["key"])] = 7
     assert {key: int(record["at"]) for key, record in table.items()} == known
-    assert table.rows_of(known)["at"].tolist() == list(known.values())
+    numbers = table.numbers_of(np.array(list(known)))
+    assert table.records_of(numbers)["at"].tolist() == list(known.values())
+    assert table.are_verified(numbers).tolist() == [table.is_verified(key) for key in known]
     assert b"%032x" % 2**61 not in table

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,6 +40,7 @@ from classwise.data.cache_files import (
     user_id,
     write_all,
 )
+from classwise.data.cache_verify import are_intact, byte_counts, is_intact
 from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
 from classwise.data.record_table import RecordTable
 from classwise.files import is_address, user_cache
@@ -108,6 +110,10 @@ def pixels_key(image_HWC: Image) -> bytes:
     return digest.hexdigest()[:16].encode()
 
 
+Entry = tuple[Any, ...]
+"""The fields of a RECORD."""
+
+
 @dataclass(frozen=True)
 class CachedImages:
     """Where the pixels of N images are. It is sent to loader workers; the file is mapped when it is first used.
@@ -161,7 +167,7 @@ class ImageCache:
         self.left_out = 0
         # As far as the index has been read; verified are those whose pixels agree with their checksum.
         self._records = RecordTable(RECORD)
-        self._pending: dict[bytes, tuple[np.void, bytes]] = {}  # by key: record and pixels, not yet appended
+        self._pending: dict[bytes, tuple[Entry, bytes]] = {}  # by key: record and pixels, not yet appended
         self._pending_bytes = 0
         self._index_read_to = 0
         self._lock = threading.Lock()
@@ -193,33 +199,33 @@ class ImageCache:
         with self._lock:
             record = self._records.get(key)
             if record is None:
-                record, _ = self._pending.get(key, (None, b""))
-                return None if record is None else _known_of(record)
+                entry, _ = self._pending.get(key, (None, b""))
+                return None if entry is None else known_of(np.array([entry], RECORD)[0])
             if self._records.is_verified(key):
-                return _known_of(record)
+                return known_of(record)
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
-        is_intact = self._is_intact(record)
+        is_whole = is_intact(self._pixels, record)
         with self._lock:
             if not self._records.is_verified(key):  # otherwise another thread was faster
-                if is_intact:
+                if is_whole:
                     self._records.verify(key)
                     self.already_there += 1
                 else:
                     self._records.drop(key)
-        return _known_of(record) if is_intact else None
+        return known_of(record) if is_whole else None
 
     def add(self, key: bytes, image_HWC: Image, facts: ImageFacts = ImageFacts()) -> bytes:  # noqa: B008 - immutable
         """Cache an image that `find` did not find, if there is room, and return its `pixels_key`. It is in the file
         after `flush`."""
         data = image_HWC.tobytes()
         pixels = pixels_key(image_HWC)
-        record = np.array([(key, 0, *image_HWC.shape, zlib.crc32(data), pixels, *facts)], RECORD)[0]
+        entry = (key, 0, *image_HWC.shape, zlib.crc32(data), pixels, *facts)
         with self._lock:
             if self.full or key in self._pending:
                 self.left_out += bool(self.full)
                 return pixels
-            self._pending[key] = record, data
+            self._pending[key] = entry, data
             self._pending_bytes += len(data)
             if self._pending_bytes >= APPEND_BYTES or len(self._pending) >= APPEND_IMAGES:
                 self._append()
@@ -234,18 +240,24 @@ class ImageCache:
             except OSError as error:
                 self.full = self.full or f"the disk says: {error.strerror or error}"
 
+    def find_many(self, keys_N: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.void]]:
+        """`find` of many: (N,) which of the images are in the files and intact, and the records of those."""
+        with self._lock:
+            number_N = self._verified_numbers(keys_N)
+            is_found_N = number_N >= 0
+            return is_found_N, self._records.records_of(number_N[is_found_N])
+
     def locate(self, keys: Sequence[bytes] | npt.NDArray[np.bytes_]) -> CachedImages:
         """Where the images of the files with these keys are; each is verified first."""
+        keys = np.asarray(keys, RECORD["key"])
         at = np.full(len(keys), -1, np.int64)
         sizes = np.zeros((len(keys), 3), np.int32)
-        with self._lock:
-            for first in range(0, len(keys), LOCATED_AT_ONCE):
-                part = [bytes(key) for key in keys[first : first + LOCATED_AT_ONCE]]
-                kept = np.array([row for row, key in enumerate(part) if self._verify(key)], np.int64)
-                records = self._records.rows_of(part[row] for row in kept.tolist())
-                at[first + kept] = records["at"]
-                for column, name in enumerate(("height", "width", "channels")):
-                    sizes[first + kept, column] = records[name]
+        for first in range(0, len(keys), LOCATED_AT_ONCE):
+            is_found, records = self.find_many(keys[first : first + LOCATED_AT_ONCE])
+            rows = first + np.flatnonzero(is_found)
+            at[rows] = records["at"]
+            for column, name in enumerate(("height", "width", "channels")):
+                sizes[rows, column] = records[name]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
     def forget(self) -> None:
@@ -259,14 +271,18 @@ class ImageCache:
         """Bytes of pixels on the disk. Raises OSError."""
         return os.fstat(self._pixels).st_size
 
-    def _is_intact(self, record: np.void) -> bool:
-        """Whether the pixels are those that were written; they are not if the disk cannot read them."""
-        size = _byte_count(record)
-        try:
-            pixels = os.pread(self._pixels, size, int(record["at"]))
-        except OSError:
-            return False
-        return len(pixels) == size and zlib.crc32(pixels) == int(record["sum"])
+    def _verified_numbers(self, keys_N: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """(N,) the numbers of the records of images that are intact, others -1; pixels are read unless they were."""
+        number_N = self._records.numbers_of(keys_N)
+        unread = np.unique(number_N[number_N >= 0])
+        unread = unread[~self._records.are_verified(unread)]
+        if len(unread):
+            are_whole = are_intact(self._pixels, self._records.records_of(unread))
+            self._records.verify_many(unread[are_whole])
+            self._records.drop_many(unread[~are_whole])
+            self.already_there += int(are_whole.sum())
+            number_N[np.isin(number_N, unread[~are_whole])] = -1
+        return number_N
 
     def _append(self) -> None:
         """Append the pending images to the files, as far as there is room."""
@@ -279,51 +295,46 @@ class ImageCache:
             with self._locked_index() as index:
                 # Another run may have cached some of the same images meanwhile.
                 self._read_index()
-                new = {key: image for key, image in pending.items() if not self._verify(key)}
-                self.already_there += len(pending) - len(new)
+                new = self._not_there(pending)
 
-                room = self._make_room(sum(len(data) for _, data in new.values()))
-                fitting: list[tuple[bytes, np.void, bytes]] = []
-                for key, (record, data) in new.items():
+                room = self._make_room(sum(len(data) for _, data in new))
+                fitting: list[tuple[Entry, bytes]] = []
+                for entry, data in new:
                     if len(data) > room:
                         limit = f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
                         self.full = self.full or limit
                         self.left_out += 1
                         continue
                     room -= len(data)
-                    fitting.append((key, record, data))
+                    fitting.append((entry, data))
                 for batch in _batches(fitting):
                     self._write(batch, index)
         except OSError as error:
             self.full = f"the disk says: {error.strerror or error}"
             self.left_out += sum(key not in self._records for key in pending)
 
-    def _write(self, images: Sequence[tuple[bytes, np.void, bytes]], index: int) -> None:
-        """Append images, each with its key, record and pixels, by two calls however small they are. Raises OSError."""
-        at = self.size
-        begin = at
-        for _, record, data in images:
-            record["at"] = at
-            at += len(data)
-        # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
-        write_all(self._pixels, b"".join(data for _, _, data in images), begin)
-        whole_records = os.fstat(index).st_size // RECORD.itemsize
-        written = b"".join(record.tobytes() for _, record, _ in images)
-        write_all(index, written, whole_records * RECORD.itemsize)
-        for key, record, _ in images:
-            self._records[key] = record
-            self._records.verify(key)
-        self.added += len(images)
+    def _not_there(self, pending: dict[bytes, tuple[Entry, bytes]]) -> list[tuple[Entry, bytes]]:
+        """The pending images that no other process has cached meanwhile; the others are counted as there."""
+        there_before = self.already_there
+        number_N = self._verified_numbers(np.array(list(pending), RECORD["key"]))
+        self.already_there = there_before + int((number_N >= 0).sum())
+        return [
+            image for image, number in zip(pending.values(), number_N.tolist(), strict=True) if number < 0
+        ]
 
-    def _verify(self, key: bytes) -> bool:
-        """Whether the image is cached and intact; its pixels are read unless that is known already."""
-        if self._records.is_verified(key):
-            return True
-        record = self._records.get(key)
-        if record is None or not self._is_intact(record):
-            return False
-        self._records.verify(key)
-        return True
+    def _write(self, images: Sequence[tuple[Entry, bytes]], index: int) -> None:
+        """Append images, each with its record and pixels, by two calls however small they are. Raises OSError."""
+        records = np.array([entry for entry, _ in images], RECORD)
+        begin = self.size
+        sizes = np.array([len(data) for _, data in images])
+        records["at"] = begin + np.cumsum(sizes) - sizes
+        # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
+        write_all(self._pixels, b"".join(data for _, data in images), begin)
+        whole_records = os.fstat(index).st_size // RECORD.itemsize
+        write_all(index, records.tobytes(), whole_records * RECORD.itemsize)
+        self._records.put(records)
+        self._records.verify_many(self._records.numbers_of(records["key"]))
+        self.added += len(images)
 
     def _make_room(self, wanted: int) -> int:
         """Bytes that may be added now; if `wanted` is more, other caches are deleted first."""
@@ -357,7 +368,7 @@ class ImageCache:
 
         # A record that points beyond the file, after a power cut, say, is ignored.
         end = self.size
-        sizes = records["height"].astype(np.float64) * records["width"] * records["channels"]
+        sizes = byte_counts(records)
         is_whole = (sizes > 0) & (records["at"] + sizes <= end)
         self._records.add_read(records[is_whole])
 
@@ -378,23 +389,18 @@ class ImageCache:
 
 
 def _batches(
-    images: Sequence[tuple[bytes, np.void, bytes]],
-) -> Iterator[Sequence[tuple[bytes, np.void, bytes]]]:
+    images: Sequence[tuple[Entry, bytes]],
+) -> Iterator[Sequence[tuple[Entry, bytes]]]:
     """The images in their order, as many at once as have WRITE_BYTES of pixels."""
     first = size = 0
-    for number, (_, _, data) in enumerate(images, start=1):
+    for number, (_, data) in enumerate(images, start=1):
         size += len(data)
         if size >= WRITE_BYTES or number == len(images):
             yield images[first:number]
             first, size = number, 0
 
 
-def _byte_count(record: np.void) -> int:
-    """Bytes of the image's pixels."""
-    return int(record["height"]) * int(record["width"]) * int(record["channels"])
-
-
-def _known_of(record: np.void) -> tuple[bytes, ImageFacts]:
+def known_of(record: np.void) -> tuple[bytes, ImageFacts]:
     """The hash of the image's pixels, and what else its file holds."""
     facts = ImageFacts(
         kind=bytes(record["kind"]).decode(),
