@@ -41,7 +41,7 @@ from classwise.data.cache_files import (
     write_all,
 )
 from classwise.data.cache_verify import are_intact, byte_counts, is_intact
-from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.data.pixel_format import FACTS_FIELDS, RGB, ImageFacts, PixelFormat, facts_of
 from classwise.data.record_table import RecordTable
 from classwise.files import is_address, user_cache
 
@@ -56,13 +56,7 @@ RECORD = np.dtype(
         ("channels", "<u2"),
         ("sum", "<u4"),
         ("pixels_key", "S16"),
-        # The file's ImageFacts.
-        ("kind", "S1"),
-        ("bits", "u1"),
-        ("lowest", "<f8"),
-        ("highest", "<f8"),
-        ("frames", "<u4"),
-        ("unused_channels", "<u2"),
+        *FACTS_FIELDS,
     ]
 )
 # And OpenCV, which is distributed under several package names.
@@ -86,15 +80,22 @@ def cache_folder(
 ) -> Path:
     """The folder below `base` for this user's images below `root`, decoded by these versions of the decoders with
     `min_size`, `max_pixels` and `pixels` as in `read_image`."""
+    root = root if is_address(root) else root.resolve()
+    identity = repr(
+        (VERSION, decoder_versions(), str(root), tuple(min_size), max_pixels, tuple(pixels), user_id())
+    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.name)[:40]
+    return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
+
+
+def decoder_versions() -> list[str]:
+    """What decodes images here, each with its version."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
     for name in OPTIONAL_DECODERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-    root = root if is_address(root) else root.resolve()
-    identity = repr((VERSION, versions, str(root), tuple(min_size), max_pixels, tuple(pixels), user_id()))
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.name)[:40]
-    return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
+    return versions
 
 
 def content_key(data: bytes) -> bytes:
@@ -170,6 +171,7 @@ class ImageCache:
         self._pending: dict[bytes, tuple[Entry, bytes]] = {}  # by key: record and pixels, not yet appended
         self._pending_bytes = 0
         self._index_read_to = 0
+        self._counted_by_forks = 0  # images that forked processes have counted and this one has not read yet
         self._lock = threading.Lock()
         # While `in-use` is locked, no other process deletes the cache (see `_make_room`).
         self._opened = open_cache(folder)
@@ -200,9 +202,9 @@ class ImageCache:
             record = self._records.get(key)
             if record is None:
                 entry, _ = self._pending.get(key, (None, b""))
-                return None if entry is None else known_of(np.array([entry], RECORD)[0])
+                return None if entry is None else _known_of(np.array([entry], RECORD)[0])
             if self._records.is_verified(key):
-                return known_of(record)
+                return _known_of(record)
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
         is_whole = is_intact(self._pixels, record)
@@ -213,7 +215,7 @@ class ImageCache:
                     self.already_there += 1
                 else:
                     self._records.drop(key)
-        return known_of(record) if is_whole else None
+        return _known_of(record) if is_whole else None
 
     def add(self, key: bytes, image_HWC: Image, facts: ImageFacts = ImageFacts()) -> bytes:  # noqa: B008 - immutable
         """Cache an image that `find` did not find, if there is room, and return its `pixels_key`. It is in the file
@@ -243,6 +245,10 @@ class ImageCache:
     def find_many(self, keys_N: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.void]]:
         """`find` of many: (N,) which of the images are in the files and intact, and the records of those."""
         with self._lock:
+            unread, records = self._unread(keys_N)
+        are_whole = are_intact(self._pixels, records)  # outside of the lock, as in `find`
+        with self._lock:
+            self._note_read(unread, are_whole)
             number_N = self._verified_numbers(keys_N)
             is_found_N = number_N >= 0
             return is_found_N, self._records.records_of(number_N[is_found_N])
@@ -260,6 +266,27 @@ class ImageCache:
                 sizes[rows, column] = records[name]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
 
+    def leave_out(self, images: int) -> bool:
+        """Whether nothing more is cached; then so many images more are counted that are not kept."""
+        with self._lock:
+            self.left_out += images if self.full else 0
+            return bool(self.full)
+
+    def ended(self) -> list[Any]:
+        """In a forked process: append what is still in memory, and return what `add_counts` takes in its parent."""
+        with self._lock:
+            self._append()
+        return [self.added, self.already_there, self.left_out, self.full]
+
+    def add_counts(self, counts: list[Any]) -> None:
+        """Count what a forked process has done, as `ended` has returned it."""
+        added, already_there, left_out, full = counts
+        self.added += added
+        self.already_there += already_there
+        self.left_out += left_out
+        self.full = self.full or full
+        self._counted_by_forks += added + already_there
+
     def forget(self) -> None:
         """Free the memory of all records, of which a million take a hundred megabytes. No image is looked up or added
         any more."""
@@ -271,17 +298,27 @@ class ImageCache:
         """Bytes of pixels on the disk. Raises OSError."""
         return os.fstat(self._pixels).st_size
 
-    def _verified_numbers(self, keys_N: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
-        """(N,) the numbers of the records of images that are intact, others -1; pixels are read unless they were."""
+    def _unread(self, keys_N: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]:
+        """The numbers of the records with these keys whose pixels have not been read yet, and the records."""
         number_N = self._records.numbers_of(keys_N)
         unread = np.unique(number_N[number_N >= 0])
         unread = unread[~self._records.are_verified(unread)]
-        if len(unread):
-            are_whole = are_intact(self._pixels, self._records.records_of(unread))
-            self._records.verify_many(unread[are_whole])
-            self._records.drop_many(unread[~are_whole])
-            self.already_there += int(are_whole.sum())
-            number_N[np.isin(number_N, unread[~are_whole])] = -1
+        return unread, self._records.records_of(unread)
+
+    def _note_read(self, number_N: npt.NDArray[np.int64], is_whole_N: npt.NDArray[np.bool_]) -> None:
+        """Remember what reading the pixels of these has shown, unless another thread was faster."""
+        is_new_N = ~self._records.are_verified(number_N)
+        self._records.verify_many(number_N[is_new_N & is_whole_N])
+        self._records.drop_many(number_N[is_new_N & ~is_whole_N])
+        count = int((is_new_N & is_whole_N).sum())
+        by_forks = min(count, self._counted_by_forks)
+        self._counted_by_forks -= by_forks
+        self.already_there += count - by_forks
+
+    def _verified_numbers(self, keys_N: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """(N,) the numbers of the records of images that are known to be intact, others -1."""
+        number_N = self._records.numbers_of(keys_N)
+        number_N[~self._records.are_verified(number_N)] = -1
         return number_N
 
     def _append(self) -> None:
@@ -316,7 +353,10 @@ class ImageCache:
     def _not_there(self, pending: dict[bytes, tuple[Entry, bytes]]) -> list[tuple[Entry, bytes]]:
         """The pending images that no other process has cached meanwhile; the others are counted as there."""
         there_before = self.already_there
-        number_N = self._verified_numbers(np.array(list(pending), RECORD["key"]))
+        keys = np.array(list(pending), RECORD["key"])
+        unread, records = self._unread(keys)
+        self._note_read(unread, are_intact(self._pixels, records))
+        number_N = self._verified_numbers(keys)
         self.already_there = there_before + int((number_N >= 0).sum())
         return [
             image for image, number in zip(pending.values(), number_N.tolist(), strict=True) if number < 0
@@ -400,17 +440,9 @@ def _batches(
             first, size = number, 0
 
 
-def known_of(record: np.void) -> tuple[bytes, ImageFacts]:
+def _known_of(record: np.void) -> tuple[bytes, ImageFacts]:
     """The hash of the image's pixels, and what else its file holds."""
-    facts = ImageFacts(
-        kind=bytes(record["kind"]).decode(),
-        bits=int(record["bits"]),
-        lowest=float(record["lowest"]),
-        highest=float(record["highest"]),
-        frames=int(record["frames"]),
-        unused_channels=int(record["unused_channels"]),
-    )
-    return bytes(record["pixels_key"]), facts
+    return bytes(record["pixels_key"]), facts_of(record)
 
 
 def _close(handles: dict[str, int], pixels: Path) -> None:

@@ -199,7 +199,7 @@ def bits_of(keys_N: Keys) -> npt.NDArray[np.uint64]:
 
 def bytes_of_hex(keys_N: Keys) -> npt.NDArray[np.uint8]:
     """(N, D / 2) the bytes of keys of D hexadecimal digits in small letters."""
-    digits_ND = np.ascontiguousarray(keys_N).view(np.uint8).reshape(len(keys_N), -1)
+    digits_ND = np.ascontiguousarray(keys_N).view(np.uint8).reshape(len(keys_N), keys_N.dtype.itemsize)
     # 0 to 9 and a to f: the lower four bits, and 9 more for letters.
     values_ND = (digits_ND & 15) + 9 * (digits_ND >> 6)
     return np.ascontiguousarray(values_ND[:, ::2] << 4 | values_ND[:, 1::2])
@@ -208,5 +208,5 @@ def bytes_of_hex(keys_N: Keys) -> npt.NDArray[np.uint8]:
 def hex_of_bytes(bytes_NB: npt.NDArray[np.uint8]) -> Keys:
     """(N,) the keys that `bytes_of_hex` has made bytes of."""
     digits_NB2 = np.stack([bytes_NB >> 4, bytes_NB & 15], axis=2)
-    text_ND = np.frombuffer(b"0123456789abcdef", np.uint8)[digits_NB2].reshape(len(bytes_NB), -1)
+    text_ND = np.frombuffer(b"0123456789abcdef", np.uint8)[digits_NB2].reshape(len(bytes_NB), 2 * bytes_NB.shape[1])
     return np.ascontiguousarray(text_ND).view(f"S{2 * bytes_NB.shape[1]}").reshape(-1)

@@ -6,7 +6,6 @@ row it is reading, the parent watches its workers itself, and ends them by SIGKI
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import queue
@@ -25,6 +24,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from classwise.data.forked import return_free_memory
 from classwise.errors import WorkerError
 from classwise.signals import defer_signals, end_with_parent, ignore_signals, unblock_signals
 
@@ -357,14 +357,6 @@ def begin_worker() -> None:
     ignore_signals()
     unblock_signals()
     end_with_parent()
-
-
-def return_free_memory() -> None:
-    """Give the system back what malloc has free, where that is glibc's, which keeps gigabytes after a training step. A
-    forked worker would hold the old copy of each such page that its parent writes to again."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library has no such function
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _signal_name(code: int | None) -> str:
