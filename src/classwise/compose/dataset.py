@@ -243,7 +243,7 @@ def _split_data(
     own |= given
     warnings += notes
     side_of = {id: name for id, name in sides or () if name not in own}
-    if side_of.keys() == set(rest.samples.ids):
+    if len(side_of) == len(rest.samples) and side_of.keys() == set(rest.samples.ids):
         own |= _recorded(rest, side_of, has_own_valid="valid" in own)
     else:
         drawn, untested = _draw(rest, own, targets, config)

@@ -208,5 +208,7 @@ def bytes_of_hex(keys_N: Keys) -> npt.NDArray[np.uint8]:
 def hex_of_bytes(bytes_NB: npt.NDArray[np.uint8]) -> Keys:
     """(N,) the keys that `bytes_of_hex` has made bytes of."""
     digits_NB2 = np.stack([bytes_NB >> 4, bytes_NB & 15], axis=2)
-    text_ND = np.frombuffer(b"0123456789abcdef", np.uint8)[digits_NB2].reshape(len(bytes_NB), 2 * bytes_NB.shape[1])
+    text_ND = np.frombuffer(b"0123456789abcdef", np.uint8)[digits_NB2].reshape(
+        len(bytes_NB), 2 * bytes_NB.shape[1]
+    )
     return np.ascontiguousarray(text_ND).view(f"S{2 * bytes_NB.shape[1]}").reshape(-1)

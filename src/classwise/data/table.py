@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from classwise.data.texts import Texts
 from classwise.errors import DataError, first_line, nearest
 from classwise.files import write_bytes
 
@@ -41,9 +42,14 @@ def read_table(path: Path, keep_blank_rows: bool = False) -> pl.DataFrame:
 def column(frame: pl.DataFrame, name: str, where: str, key: str) -> list[str | None]:
     """The cells of one column, None where empty. `where` names the table and `key` the config key, for the message.
     Raises DataError if there is no such column."""
+    return text_column(frame, name, where, key).to_list()
+
+
+def text_column(frame: pl.DataFrame, name: str, where: str, key: str) -> pl.Series:
+    """`column` as it is kept, without an object for each cell."""
     if name not in frame.columns:
         raise DataError(f"{where}: no column {name!r} ({key}); {nearest(name, frame.columns)}")
-    return frame[name].to_list()
+    return frame[name]
 
 
 def full_column(frame: pl.DataFrame, name: str, where: str, key: str) -> list[str]:
@@ -53,6 +59,21 @@ def full_column(frame: pl.DataFrame, name: str, where: str, key: str) -> list[st
     if empty_rows:
         raise DataError(f"{where}: column {name!r} ({key}) is empty in {rows_text(empty_rows)}")
     return [cell for cell in cells if cell is not None]
+
+
+def full_texts(frame: pl.DataFrame, name: str, where: str, key: str) -> Texts:
+    """`full_column` of many rows, without an object for each."""
+    if name not in frame.columns or frame[name].null_count():
+        return Texts.of(full_column(frame, name, where, key))
+    texts = Texts.of_column(frame[name])
+    # A text that begins with a letter or a sign is not empty; only the others are looked at.
+    data = np.frombuffer(texts.data, np.uint8)
+    is_unclear_N = np.diff(texts.starts) == 0
+    first_n = data[texts.starts[:-1][~is_unclear_N]]
+    is_unclear_N[~is_unclear_N] = (first_n <= ord(" ")) | (first_n > ord("~"))
+    if any(is_empty(texts[row]) for row in np.flatnonzero(is_unclear_N).tolist()):
+        full_column(frame, name, where, key)  # which says in which rows
+    return texts
 
 
 def is_empty(cell: str | None) -> bool:
