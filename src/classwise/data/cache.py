@@ -65,6 +65,7 @@ OPTIONAL_DECODERS = ("pi-heif",)
 VERSION = 5  # of what is done to an image before it is cached, and of RECORD
 APPEND_IMAGES = 8192  # as many at most, however small
 LOCATED_AT_ONCE = 65_536  # images
+READ_AT_ONCE = 65_536  # records of the index
 WRITE_BYTES = 2**20  # of several small images that are written by one call
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
@@ -399,18 +400,20 @@ class ImageCache:
         first has been verified. Raises OSError."""
         index = self._open_index()
         try:
-            size = os.fstat(index).st_size - self._index_read_to
-            data = os.pread(index, size, self._index_read_to) if size > 0 else b""
+            count = (os.fstat(index).st_size - self._index_read_to) // RECORD.itemsize
+            self._records.reserve(count)
+            for first in range(0, count, READ_AT_ONCE):
+                wanted = min(READ_AT_ONCE, count - first) * RECORD.itemsize
+                data = os.pread(index, wanted, self._index_read_to)
+                records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
+                self._index_read_to += len(records) * RECORD.itemsize
+
+                # A record that points beyond the file, after a power cut, say, is ignored.
+                sizes = byte_counts(records)
+                is_whole = (sizes > 0) & (records["at"] + sizes <= self.size)
+                self._records.add_read(records[is_whole])
         finally:
             os.close(index)
-        records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
-        self._index_read_to += len(records) * RECORD.itemsize
-
-        # A record that points beyond the file, after a power cut, say, is ignored.
-        end = self.size
-        sizes = byte_counts(records)
-        is_whole = (sizes > 0) & (records["at"] + sizes <= end)
-        self._records.add_read(records[is_whole])
 
     def _open_index(self) -> int:
         """Raises OSError; also if the cache was deleted and another run has made it again."""

@@ -79,6 +79,11 @@ class RecordTable:
         """`drop` of the records with these numbers."""
         self._states[number_N] = DROPPED
 
+    def reserve(self, count: int) -> None:
+        """Make room for so many records more, all at once."""
+        if self._count + count > len(self._records):
+            self._grow(self._count + count)
+
     def add_read(self, records: npt.NDArray[np.void]) -> None:
         """Add records, of which a later one replaces an earlier one with its key, unless that is verified."""
         self._add(records, keeps_verified=True)
