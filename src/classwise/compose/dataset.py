@@ -402,8 +402,14 @@ def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
 
 
 def _with_images(split: Split, cache: ImageCache | None) -> Split:
-    """The split with the digest of its images and, with a cache, the decoded images."""
+    """The split with the digest of its images and, with a cache, the decoded images; nobody needs the hash of each file
+    any more."""
     files = split.samples.files
     assert files is not None
     cached = None if cache is None else cache.locate(files)
-    return dataclasses.replace(split, images_digest=sha256(files.tobytes()), cached=cached)
+    return dataclasses.replace(
+        split,
+        samples=dataclasses.replace(split.samples, files=None),
+        images_digest=sha256(files.tobytes()),
+        cached=cached,
+    )
