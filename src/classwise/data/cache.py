@@ -139,7 +139,7 @@ class CachedImages:
         mapped = _mapped(self.pixels, self.inode, end)
         return None if mapped is None else mapped[at:end].reshape(height, width, channels)
 
-    def take(self, rows: Sequence[int]) -> "CachedImages":
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "CachedImages":
         """Those of these rows only, in this order."""
         return dataclasses.replace(self, at=self.at[rows], sizes=self.sizes[rows])
 

@@ -171,8 +171,9 @@ class _Check:
             member = members[number]
             if member is None:
                 continue
+            kind, data = member
             try:
-                _note(number, _decoded(*member, keys[number], self.decoding, self.cache), found)
+                _note(number, _decoded(kind, data, keys[number], self.decoding, self.cache), found)
             except Unreadable:
                 wrong.append(number)
         return sorted(wrong)

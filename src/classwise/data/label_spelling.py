@@ -87,7 +87,7 @@ def _more(found: Sequence[object]) -> str:
 
 
 def column_warnings(
-    name: str, cells: Sequence[str | None], separator: str | None, unified: bool = False
+    name: str, cells: Iterable[str | None], separator: str | None, unified: bool = False
 ) -> list[str]:
     """`spelling_warnings` of the cells of a target's column, which hold several labels if there is a `separator`."""
     labels = label_counts(cells)
