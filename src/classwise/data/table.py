@@ -20,6 +20,8 @@ from classwise.files import write_bytes
 SUFFIXES = (".csv", ".tsv", ".parquet")
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between the cells of a text file."""
+PLAIN_FROM = 2**20
+"""Bytes of a text file that is read by polars, if it is as plain as most are."""
 
 
 def read_table(path: Path, keep_blank_rows: bool = False) -> pl.DataFrame:
@@ -29,11 +31,12 @@ def read_table(path: Path, keep_blank_rows: bool = False) -> pl.DataFrame:
         raise _wrong_suffix(path)
     if not path.is_file():
         raise DataError(f"there is no table {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    frame = (
-        _read_parquet(path)
-        if path.suffix.lower() == ".parquet"
-        else _frame(_text_rows(path)[0], path, keep_blank_rows)
-    )
+    if path.suffix.lower() == ".parquet":
+        frame = _read_parquet(path)
+    elif (plain := _plain_frame(path, keep_blank_rows)) is not None:
+        frame = plain
+    else:
+        frame = _frame(_text_rows(path)[0], path, keep_blank_rows)
     if frame.height == 0:
         raise DataError(f"{path} has no rows below its header")
     return frame
@@ -172,6 +175,39 @@ def _read_parquet(path: Path) -> pl.DataFrame:
         return frame.select(pl.all().cast(pl.String))
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: a column cannot be read as text: {first_line(error)}") from None
+
+
+def _plain_frame(path: Path, keep_blank_rows: bool) -> pl.DataFrame | None:
+    """What `_frame` of the rows is, read by polars, which takes a tenth of the time and memory; None for a file in
+    which anything could mean two things, or of which something is wrong."""
+    if path.stat().st_size < PLAIN_FROM:
+        return None
+    data = path.read_bytes()
+    separator = b"\t" if path.suffix.lower() == ".tsv" else b","
+    header = data[: data.find(b"\n")]
+    names = header.split(separator)
+    has_signs = any(sign in data for sign in (b'"', b"\r", b"\0", b"\n\n"))
+    if has_signs or data.startswith((b"sep=", b"\n", codecs.BOM_UTF8)) or len(names) < 2:
+        return None
+    if b"" in names or len(set(names)) < len(names) or not _are_even(data, separator, len(names)):
+        return None
+    try:
+        frame = pl.read_csv(data, separator=separator.decode(), quote_char=None, infer_schema=False)
+        frame.columns = [name.decode() for name in names]
+    except (pl.exceptions.PolarsError, UnicodeDecodeError):
+        return None  # the other way says what is wrong
+    return frame if keep_blank_rows else frame.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _are_even(data: bytes, separator: bytes, cells: int) -> bool:
+    """Whether every line has so many cells, and none is longer than Python's csv module allows."""
+    bytes_B = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(bytes_B == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    before = np.searchsorted(np.flatnonzero(bytes_B == ord(separator)), ends)
+    lengths = np.diff(ends, prepend=-1)
+    return bool((np.diff(before, prepend=0) == cells - 1).all() and lengths.max() < csv.field_size_limit())
 
 
 def separator_of(path: Path) -> str:

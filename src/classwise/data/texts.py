@@ -217,7 +217,7 @@ def json_items(texts: Texts, between: bytes) -> Iterator[bytes]:
         # Nothing in it that is written in another way.
         is_plain = part.data.isascii() and not _ESCAPED.search(part.data)
         strings = (
-            (b'"%b"' % text for text in part.encoded())
+            (b'"' + text + b'"' for text in part.encoded())
             if is_plain
             else (json.dumps(text, ensure_ascii=False).encode() for text in part)
         )
