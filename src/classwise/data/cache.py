@@ -365,7 +365,11 @@ class ImageCache:
 
     def _write(self, images: Sequence[tuple[Entry, bytes]], index: int) -> None:
         """Append images, each with its record and pixels, by two calls however small they are. Raises OSError."""
-        records = np.array([entry for entry, _ in images], RECORD)
+        records = np.empty(len(images), RECORD)
+        for name, column in zip(
+            RECORD.names or (), zip(*(entry for entry, _ in images), strict=True), strict=True
+        ):
+            records[name] = column  # twice as fast as the tuples themselves
         begin = self.size
         sizes = np.array([len(data) for _, data in images])
         records["at"] = begin + np.cumsum(sizes) - sizes

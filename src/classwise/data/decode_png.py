@@ -60,8 +60,10 @@ def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
     stored_channels = {_GRAY: [0], _GRAY_ALPHA: [0, 3]}.get(png.colour_type)
     if pixels.channels not in (1, 3, 4) and stored_channels is not None:
         image_HWC = np.ascontiguousarray(image_HWC[..., stored_channels])
-    raster = Raster(image_HWC, has_alpha, facts._replace(frames=png.frames))
-    return upright(raster, exif_orientation(png.exif))
+    if png.frames > 1:
+        facts = facts._replace(frames=png.frames)
+    raster = Raster(image_HWC, has_alpha, facts)
+    return upright(raster, exif_orientation(png.exif)) if png.exif else raster
 
 
 def _parse_png(data: bytes, max_pixels: int) -> _Png:
