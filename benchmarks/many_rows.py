@@ -1,23 +1,27 @@
 """What does a table of a million rows take: `init`, `train` up to its first update, and memory of every process?
 
     python benchmarks/many_rows.py draw DIR [--rows 1000000]     # shards of drawn images, 8 x 8 pixels, no two alike
-    python benchmarks/many_rows.py run DIR [--workers 0 2 4]     # seconds and megabytes, each in a process of its own
+    python benchmarks/many_rows.py run DIR [--workers 0 2] [--runs 3]   # seconds and megabytes, each in a new process
     python benchmarks/many_rows.py epoch DIR [--workers 0]       # one whole epoch; its log is the run's log.txt
 
 The images are PNG of about 130 bytes in Parquet shards as Hugging Face `datasets` writes them, so that all time and
-memory belong to rows. `run` ends `train` with its first update. Memory is the proportional set size (a page that n
-processes share counts 1/n in each) and what is private to a process, from /proc/PID/smaps_rollup: a worker that touches
-the reference counts of its parent's objects makes copies of their pages, which then are private.
+memory belong to rows. `run` ends `train` with its first update. `init` and `train` are run with nothing remembered (of
+`train`: but the index that `init` makes), and again with what the run before has remembered. Memory is the resident,
+the proportional set size (a page that n processes share counts 1/n in each) and what is private to a process, from
+/proc/PID/smaps_rollup: a worker that touches the reference counts of its parent's objects makes copies of their pages,
+which then are private.
 """
 
 import argparse
+import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,19 +75,54 @@ def draw(folder: Path, rows: int) -> None:
         frame.write_parquet(folder / "shards" / f"train-{first // ROWS_A_SHARD:05d}.parquet")
 
 
+BARE = """
+import json, os, resource
+from pathlib import Path
+import cv2, polars, timm, torch
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], 0.1)
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Rss")))
+"""
+
+
+def bare() -> float:
+    """Resident megabytes of a process that has imported what a run needs, and made an optimizer."""
+    return float(
+        subprocess.run([sys.executable, "-c", BARE], check=True, capture_output=True, text=True).stdout
+    )
+
+
+def forget(*patterns: str) -> None:
+    """Remove what is remembered under these names in the user cache directory."""
+    for pattern in patterns:
+        for path in Path(os.environ["XDG_CACHE_HOME"], "classwise").glob(pattern):
+            path.unlink()
+
+
+def median_of(runs: int, before: Callable[[], None], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The run of the median time, with the times of all."""
+    found = []
+    for _ in range(runs):
+        before()
+        found.append(measure())
+    found.sort(key=lambda one: float(one["seconds"]))
+    return found[len(found) // 2] | {"all": [round(float(one["seconds"]), 1) for one in found]}
+
+
 def init(folder: Path) -> dict[str, float]:
     """Seconds and the largest resident megabytes of `classwise init`."""
     (folder / "classwise.toml").unlink(missing_ok=True)
     command = [sys.executable, "-m", "classwise", "init", "shards"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     started = time.perf_counter()
-    subprocess.run(command, check=True, cwd=folder, capture_output=True)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"seconds": seconds, "peak": max(before, peak) / 1024}
+    if status:
+        raise SystemExit(f"init: exit status {status}")
+    return {"seconds": seconds, "peak": usage.ru_maxrss / 1024}
 
 
-def first_update(folder: Path, workers: int, options: list[str]) -> dict[str, object]:
+def first_update(folder: Path, workers: int, options: list[str]) -> dict[str, Any]:
     """Seconds to the first update of `classwise train`, and megabytes (resident, proportional, private) of its
     processes then."""
     command = [
@@ -100,7 +139,7 @@ def first_update(folder: Path, workers: int, options: list[str]) -> dict[str, ob
     lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(out.stderr[-2000:])
-    found: dict[str, object] = json.loads(lines[-1])
+    found: dict[str, Any] = json.loads(lines[-1])
     return found
 
 
@@ -109,7 +148,8 @@ def main() -> None:
     parser.add_argument("what", choices=["draw", "init", "run", "epoch"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--options", nargs="*", default=OPTIONS, help="further options of train")
     arguments = parser.parse_args()
     os.environ.setdefault("XDG_CACHE_HOME", str(arguments.folder.resolve() / "cache"))
@@ -120,10 +160,15 @@ def main() -> None:
         command += ["--data.workers", str(arguments.workers[0]), *arguments.options]
         subprocess.run(command, check=True, cwd=arguments.folder)
     else:
-        found = init(arguments.folder)
-        print(f"init: {found['seconds']:.1f} s, {found['peak']:.0f} MB at most")
+        folder, options, runs = arguments.folder, arguments.options, arguments.runs
+        print(f"bare: {bare():.0f} MB resident")
+        print("init, nothing remembered:", median_of(runs, lambda: forget("shards/*"), lambda: init(folder)))
+        print("init, again:", median_of(runs, lambda: None, lambda: init(folder)))
         for workers in arguments.workers if arguments.what == "run" else []:
-            print(f"train, {workers} workers: {first_update(arguments.folder, workers, arguments.options)}")
+            one = functools.partial(first_update, folder, workers, options)
+            fresh = median_of(runs, lambda: forget("pictures/*/*", "shards/*.checks"), one)
+            print(f"train, {workers} workers, no check remembered:", fresh)
+            print(f"train, {workers} workers, again:", median_of(runs, lambda: None, one))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from classwise.data import table
 from classwise.data.table import (
     column,
     full_column,
@@ -273,3 +274,56 @@ def test_decimal_commas(cells, values):
     """Where every number of the column can be read so, and not all of them as thousands."""
     found = number_cells(cells, "t.csv", "x", "why")
     np.testing.assert_array_equal(found, [math.nan if value is None else value for value in values])
+
+
+PLAIN = {
+    "plain": "path,label\na.png,x\nb.png,y\n",
+    "no last line break": "path,label\na.png,x\nb.png,y",
+    "empty cells": "path,label,n\na.png,,\n,y,\nb.png,z,1\n",
+    "blank rows": "path,label\na.png,x\n,\nb.png,y\n,\n",
+    "white space": "path, label \n a.png ,\tx\n  , \n",
+    "numbers and words that mean something elsewhere": "path,label\n007,NA\n1e5,null\ntrue,NaN\n,#N/A\n",
+    "other scripts": "path,레이블\n사진.png,착용\né.png,ß\n",
+    "line separators of Unicode": "path,label\na\u2028.png,x\x0by\nb\x85.png,\x1c\n",
+    "quotes": 'path,label\n"a,b.png",x\nc.png,"say ""no"""\n',
+    "one column": "path\na.png\nb.png\n",
+    "semicolons": "path;label\na.png;x\nb.png;y\n",
+    "a declared separator": "sep=,\npath,label\na.png,x\n",
+    "blank lines": "path,label\n\na.png,x\n\n",
+    "carriage returns": "path,label\r\na.png,x\r\n",
+    "a byte order mark": "\ufeffpath,label\na.png,x\n",
+    "a nameless column": "path,,label\na.png,,x\n",
+    "a comment": "#path,label\n#a.png,x\n",
+    "a row too short": "path,label,n\na.png,x\n",
+    "a row too long": "path,label\na.png,x,1\n",
+    "one too short and one too long": "path,label,n\na,b\nc,d,e,f\n",
+    "a name twice": "path,path\na.png,x\n",
+    "a header alone": "path,label\n",
+    "a long cell": "path,label\na.png," + "x" * 140_000 + "\n",
+}
+
+
+@pytest.mark.parametrize("keep_blank_rows", [False, True])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("what", PLAIN)
+def test_a_large_table_is_read_as_a_small_one_is(tmp_path, monkeypatch, what, suffix, keep_blank_rows):
+    """By another library, cell for cell, or with the same error."""
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(PLAIN[what].replace(",", "\t" if suffix == ".tsv" else ",").encode())
+
+    def found() -> object:
+        try:
+            return read_table(path, keep_blank_rows).to_dict(as_series=False)
+        except DataError as error:
+            return str(error)
+
+    expected = found()
+    monkeypatch.setattr(table, "PLAIN_FROM", 0)
+    assert found() == expected
+
+
+def test_a_large_plain_table_is_not_read_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "PLAIN_FROM", 0)
+    monkeypatch.setattr(table, "_text_rows", None)
+    (tmp_path / "rows.csv").write_text(PLAIN["empty cells"])
+    assert read_table(tmp_path / "rows.csv").height == 3

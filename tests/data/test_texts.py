@@ -1,5 +1,6 @@
 """Many texts in two arrays, and records that are found by their keys, are what lists and dicts of them would be."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from classwise.data.cache import RECORD
 from classwise.data.record_table import RecordTable
-from classwise.data.texts import ROWS_AT_ONCE, Texts
+from classwise.data.texts import ROWS_AT_ONCE, Texts, json_items
 
 WORDS = ["b", "", "글ü", "b/\udcff.png", "a" * 50, "b"]
 
@@ -74,5 +75,51 @@ def test_a_table_of_records_is_what_a_dict_is():
         table[bytes(one["key"])] = one
         known[bytes(one["key"])] = 7
     assert {key: int(record["at"]) for key, record in table.items()} == known
-    assert table.rows_of(known)["at"].tolist() == list(known.values())
+    numbers = table.numbers_of(np.array(list(known)))
+    assert table.records_of(numbers)["at"].tolist() == list(known.values())
+    assert table.are_verified(numbers).tolist() == [table.is_verified(key) for key in known]
     assert b"%032x" % 2**61 not in table
+
+
+ORDERED = {
+    "numbers": [f"{number:07d}.png" for number in (5, 3, 1_000_000, 3, 20)],
+    "several lengths": ["b", "a", "", "ab", "a" * 9, "a" * 8, "a" * 17, "a" * 8 + "b", "a"],
+    "other scripts": ["ß", "z", "마스크", "é", "a", "\U0001f600", "\uffee"],
+    "no UTF-8": ["\udcff", "a", "\uffee", "\udc80b"],
+    "a NUL": ["a\0b", "a", "a\0", "ab"],
+    "long": ["x" * 70 + "b", "x" * 70 + "a", "y"],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("what", ORDERED)
+def test_rows_are_sorted_as_python_sorts_texts(what):
+    """Of equal texts the first row first."""
+    words = ORDERED[what]
+    assert Texts.of(words).sorted_rows().tolist() == sorted(range(len(words)), key=words.__getitem__)
+
+
+def test_many_rows_are_sorted_and_hashed_as_few():
+    """In parts that are put together again."""
+    draw = np.random.default_rng(0)
+    words = [str(number) for number in draw.integers(0, 10**9, 2 * ROWS_AT_ONCE + 5)]
+    texts = Texts.of(words)
+    assert texts.sorted_rows().tolist() == sorted(range(len(words)), key=words.__getitem__)
+    firsts: dict[str, int] = {}
+    assert texts.first_rows().tolist() == [firsts.setdefault(word, row) for row, word in enumerate(words)]
+    assert len(set(texts.hashes().tolist())) == len(firsts)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a"],
+        ["a b", "c"] * (ROWS_AT_ONCE + 1),
+        ['say "no"', "back\\slash", "line\nbreak", "\x1f", "\x7f"],
+        ["마스크", "é"],
+    ],
+)
+def test_texts_are_json_as_json_writes_them(words):
+    """Whatever has to be escaped in them."""
+    written = b"".join(json_items(Texts.of(words), between=b",\n   "))
+    assert written == ",\n   ".join(json.dumps(word, ensure_ascii=False) for word in words).encode()

@@ -244,7 +244,7 @@ def _split_data(
     own |= given
     warnings += notes
     side_of = {id: name for id, name in sides or () if name not in own}
-    if side_of.keys() == set(rest.samples.ids):
+    if len(side_of) == len(rest.samples) and side_of.keys() == set(rest.samples.ids):
         own |= _recorded(rest, side_of, has_own_valid="valid" in own)
     else:
         drawn, untested = _draw(rest, own, targets, config)
@@ -403,8 +403,14 @@ def _strata(labels: Labels, targets: Sequence[Target]) -> list[Stratum]:
 
 
 def _with_images(split: Split, cache: ImageCache | None) -> Split:
-    """The split with the digest of its images and, with a cache, the decoded images."""
+    """The split with the digest of its images and, with a cache, the decoded images; nobody needs the hash of each file
+    any more."""
     files = split.samples.files
     assert files is not None
     cached = None if cache is None else cache.locate(files)
-    return dataclasses.replace(split, images_digest=sha256(files.tobytes()), cached=cached)
+    return dataclasses.replace(
+        split,
+        samples=dataclasses.replace(split.samples, files=None),
+        images_digest=sha256(files.tobytes()),
+        cached=cached,
+    )

@@ -95,7 +95,7 @@ def refuse_given_twice(given: Mapping[str, Split], own: Mapping[str, Split], con
 
 def rows_of(samples: Samples, labels: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[Any]) -> Split:
     """The split that holds these rows."""
-    return Split(samples.take(rows.tolist()), {name: values[rows] for name, values in labels.items()})
+    return Split(samples.take(rows), {name: values[rows] for name, values in labels.items()})
 
 
 def _without_copies(

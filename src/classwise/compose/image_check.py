@@ -77,6 +77,7 @@ def usable_rows(
         min_size=min_image_size(config.model.image_size),
         cache=cache,
         pixels=pixel_format(config),
+        remember=config.data.cache != "off",
     )
     if cache is not None:
         cache.flush()
@@ -216,9 +217,10 @@ def check_with_progress(
     min_size: tuple[int, int] | None = None,
     cache: ImageCache | None = None,
     pixels: PixelFormat = RGB,
+    remember: bool = False,
 ) -> Checked:
     """Decode every file once, with a progress bar; a file outside of `root` (one folder or several) is bad. `min_size`,
-    `cache` and `pixels` as in `check_images`."""
+    `cache`, `pixels` and `remember` as in `check_images`."""
     return check_images(
         paths,
         max_pixels=max_pixels,
@@ -226,6 +228,7 @@ def check_with_progress(
         min_size=min_size,
         cache=cache,
         pixels=pixels,
+        remember=remember,
         progress=lambda items: console.bar(items, "reading images", total=len(items)),
     )
 

@@ -1,6 +1,5 @@
 """Plain values that the config stands for: the device, the number of workers, the selection metric, loop settings."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from classwise.compose.splits import DatasetSplits
 from classwise.config.schema import Config
+from classwise.data.forked import core_count as core_count
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError
 from classwise.metrics.joint import joint_labels
@@ -108,13 +108,6 @@ def worker_count(workers: int | str, device: torch.device) -> int:
     if isinstance(workers, int):
         return workers
     return min(16, core_count()) if device.type == "cuda" else min(8, core_count() // 4)
-
-
-def core_count() -> int:
-    """Cores that this process may use: those of the machine, divided by the processes that `torchrun` started on
-    it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def unless_auto(value: Any, default: Any) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from classwise.compose.contents import content_warnings
 from classwise.compose.splits import DatasetSplits, label_counts, masked_counts
 from classwise.config.schema import Config
@@ -118,7 +120,7 @@ def _spelling(splits: DatasetSplits) -> list[str]:
         is_list_of_labels = separator is not None
         is_label = isinstance(target, ClassTarget) and target.edges is None
         if isinstance(target, ClassTarget | MultilabelTarget) and (is_label or is_list_of_labels):
-            cells = [cell for part in samples for cell in part.frame[target.columns[0]].to_list()]
+            cells = pl.concat([part.frame[target.columns[0]] for part in samples])
             warnings += column_warnings(target.name, cells, separator, target.unify)
     groups = Counter(group for part in samples for group in part.groups or ())
     return [*warnings, *spelling_warnings("data.group", groups, unified=False, what="groups")]

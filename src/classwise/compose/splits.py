@@ -1,5 +1,7 @@
 """The data of a run once it is split: rows, labels and images of each split, and what is counted of them."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from classwise.data.cache import CachedImages, ImageCache
 from classwise.data.sampling import expected_draws
 from classwise.data.sources import Samples
 from classwise.data.targets import RankingTarget, RegressionTarget, Target
+from classwise.data.texts import Texts, json_items
 from classwise.errors import ImageError
 from classwise.files import json_text, sha256
 from classwise.metrics.joint import joint_number
@@ -98,13 +101,17 @@ class DatasetSplits:
         return None
 
 
+TEXTS = "\0"
+"""In place of many texts; a target has no such name."""
+
+
 def taken(split: Split, rows: Numbers) -> Split:
     """Some rows of a split."""
     return Split(
-        samples=split.samples.take(rows.tolist()),
+        samples=split.samples.take(rows),
         labels={name: values[rows] for name, values in split.labels.items()},
         images_digest=split.images_digest,  # that of all images tells apart those of some rows, too
-        cached=None if split.cached is None else split.cached.take(rows.tolist()),
+        cached=None if split.cached is None else split.cached.take(rows),
         weights=None if split.weights is None else split.weights[rows],
     )
 
@@ -126,11 +133,27 @@ def combination_numbers(classes: Sequence[Numbers]) -> Numbers:
 
     Only combinations that occur get a number: of 40 targets with two classes each there could be 2 ** 40.
     """
-    rows_NT = np.stack(classes, axis=1)
-    is_labeled_N = (rows_NT >= 0).all(axis=1)
-    number_N = np.full(len(rows_NT), -1, dtype=np.int64)
-    _, number_N[is_labeled_N] = np.unique(rows_NT[is_labeled_N], axis=0, return_inverse=True)
+    is_labeled_N = np.logical_and.reduce([class_N >= 0 for class_N in classes])
+    code_N = np.zeros(int(is_labeled_N.sum()), np.int64)
+    for class_N in classes:
+        labeled = class_N[is_labeled_N]
+        # Numbers without gaps after each target, so that their products stay small.
+        code_N = _without_gaps(code_N * (int(labeled.max(initial=0)) + 1) + labeled)
+    number_N = np.full(len(is_labeled_N), -1, dtype=np.int64)
+    number_N[is_labeled_N] = code_N
     return number_N
+
+
+def _without_gaps(number_N: Numbers) -> Numbers:
+    """The same numbers, from 0, counted from 0 by their order."""
+    most = int(number_N.max(initial=0)) + 1
+    if most > 4 * len(number_N) + 1024:
+        rank_N: Numbers = np.unique(number_N, return_inverse=True)[1].reshape(-1)
+        return rank_N
+    occurs = np.zeros(most, np.int64)
+    occurs[number_N] = 1
+    ranks: Numbers = (np.cumsum(occurs) - 1)[number_N]
+    return ranks
 
 
 def label_counts(splits: DatasetSplits, split: Split) -> dict[str, list[int]]:
@@ -206,17 +229,30 @@ def value_summary(splits: DatasetSplits, split: Split) -> dict[str, dict[str, fl
 def data_digest(splits: DatasetSplits) -> str:
     """A hash over what a run learns from and is scored on: ids, image names, image bytes and labels of each split, in
     order."""
+    listed: list[Sequence[str]] = []
+
+    def place_of(texts: Sequence[str]) -> list[str]:
+        listed.append(texts)
+        return [TEXTS] if len(texts) else []
+
     contents = [
         [
-            list(split.samples.ids),
-            list(split.samples.names),
+            place_of(split.samples.ids),
+            place_of(split.samples.names),
             split.images_digest,
             {name: sha256(labels.tobytes()) for name, labels in split.labels.items()},
             *([] if split.weights is None else [sha256(split.weights.tobytes())]),
         ]
         for split in splits.by_name.values()
     ]
-    return sha256(json_text(contents).encode())
+    # What json_text of the texts themselves gives: a million of them, one by one, take seconds.
+    before, *after = json_text(contents).encode().split(json.dumps(TEXTS).encode())
+    digest = hashlib.sha256(before)
+    for texts, more in zip([texts for texts in listed if len(texts)], after, strict=True):
+        for part in json_items(Texts.of(texts), between=b",\n   "):
+            digest.update(part)
+        digest.update(more)
+    return digest.hexdigest()
 
 
 def _count(numbers_N: Numbers, size: int) -> list[int]:

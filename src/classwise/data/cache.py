@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +40,8 @@ from classwise.data.cache_files import (
     user_id,
     write_all,
 )
-from classwise.data.pixel_format import RGB, ImageFacts, PixelFormat
+from classwise.data.cache_verify import are_intact, byte_counts, is_intact
+from classwise.data.pixel_format import FACTS_FIELDS, RGB, ImageFacts, PixelFormat, facts_of
 from classwise.data.record_table import RecordTable
 from classwise.files import is_address, user_cache
 
@@ -54,13 +56,7 @@ RECORD = np.dtype(
         ("channels", "<u2"),
         ("sum", "<u4"),
         ("pixels_key", "S16"),
-        # The file's ImageFacts.
-        ("kind", "S1"),
-        ("bits", "u1"),
-        ("lowest", "<f8"),
-        ("highest", "<f8"),
-        ("frames", "<u4"),
-        ("unused_channels", "<u2"),
+        *FACTS_FIELDS,
     ]
 )
 # And OpenCV, which is distributed under several package names.
@@ -69,6 +65,7 @@ OPTIONAL_DECODERS = ("pi-heif",)
 VERSION = 5  # of what is done to an image before it is cached, and of RECORD
 APPEND_IMAGES = 8192  # as many at most, however small
 LOCATED_AT_ONCE = 65_536  # images
+READ_AT_ONCE = 65_536  # records of the index
 WRITE_BYTES = 2**20  # of several small images that are written by one call
 APPEND_BYTES = 32 * 2**20  # pixels are collected in memory up to this size and then appended
 RESERVE = 2 * 2**30  # bytes of the disk that are left free for other things, above all checkpoints
@@ -84,15 +81,22 @@ def cache_folder(
 ) -> Path:
     """The folder below `base` for this user's images below `root`, decoded by these versions of the decoders with
     `min_size`, `max_pixels` and `pixels` as in `read_image`."""
+    root = root if is_address(root) else root.resolve()
+    identity = repr(
+        (VERSION, decoder_versions(), str(root), tuple(min_size), max_pixels, tuple(pixels), user_id())
+    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.name)[:40]
+    return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
+
+
+def decoder_versions() -> list[str]:
+    """What decodes images here, each with its version."""
     versions = [f"opencv {cv2.__version__}", *(f"{n} {importlib.metadata.version(n)}" for n in DECODERS)]
     for name in OPTIONAL_DECODERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-    root = root if is_address(root) else root.resolve()
-    identity = repr((VERSION, versions, str(root), tuple(min_size), max_pixels, tuple(pixels), user_id()))
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in root.name)[:40]
-    return base / f"{name}-{min_size[0]}x{min_size[1]}-{digest}"
+    return versions
 
 
 def content_key(data: bytes) -> bytes:
@@ -106,6 +110,10 @@ def pixels_key(image_HWC: Image) -> bytes:
     digest = hashlib.sha1(repr(image_HWC.shape).encode(), usedforsecurity=False)
     digest.update(np.ascontiguousarray(image_HWC).data)
     return digest.hexdigest()[:16].encode()
+
+
+Entry = tuple[Any, ...]
+"""The fields of a RECORD."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class CachedImages:
         mapped = _mapped(self.pixels, self.inode, end)
         return None if mapped is None else mapped[at:end].reshape(height, width, channels)
 
-    def take(self, rows: Sequence[int]) -> "CachedImages":
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "CachedImages":
         """Those of these rows only, in this order."""
         return dataclasses.replace(self, at=self.at[rows], sizes=self.sizes[rows])
 
@@ -161,9 +169,10 @@ class ImageCache:
         self.left_out = 0
         # As far as the index has been read; verified are those whose pixels agree with their checksum.
         self._records = RecordTable(RECORD)
-        self._pending: dict[bytes, tuple[np.void, bytes]] = {}  # by key: record and pixels, not yet appended
+        self._pending: dict[bytes, tuple[Entry, bytes]] = {}  # by key: record and pixels, not yet appended
         self._pending_bytes = 0
         self._index_read_to = 0
+        self._counted_by_forks = 0  # images that forked processes have counted and this one has not read yet
         self._lock = threading.Lock()
         # While `in-use` is locked, no other process deletes the cache (see `_make_room`).
         self._opened = open_cache(folder)
@@ -193,33 +202,33 @@ class ImageCache:
         with self._lock:
             record = self._records.get(key)
             if record is None:
-                record, _ = self._pending.get(key, (None, b""))
-                return None if record is None else _known_of(record)
+                entry, _ = self._pending.get(key, (None, b""))
+                return None if entry is None else _known_of(np.array([entry], RECORD)[0])
             if self._records.is_verified(key):
                 return _known_of(record)
 
         # Outside of the lock: reading the pixels takes long, and other threads can verify others meanwhile.
-        is_intact = self._is_intact(record)
+        is_whole = is_intact(self._pixels, record)
         with self._lock:
             if not self._records.is_verified(key):  # otherwise another thread was faster
-                if is_intact:
+                if is_whole:
                     self._records.verify(key)
                     self.already_there += 1
                 else:
                     self._records.drop(key)
-        return _known_of(record) if is_intact else None
+        return _known_of(record) if is_whole else None
 
     def add(self, key: bytes, image_HWC: Image, facts: ImageFacts = ImageFacts()) -> bytes:  # noqa: B008 - immutable
         """Cache an image that `find` did not find, if there is room, and return its `pixels_key`. It is in the file
         after `flush`."""
         data = image_HWC.tobytes()
         pixels = pixels_key(image_HWC)
-        record = np.array([(key, 0, *image_HWC.shape, zlib.crc32(data), pixels, *facts)], RECORD)[0]
+        entry = (key, 0, *image_HWC.shape, zlib.crc32(data), pixels, *facts)
         with self._lock:
             if self.full or key in self._pending:
                 self.left_out += bool(self.full)
                 return pixels
-            self._pending[key] = record, data
+            self._pending[key] = entry, data
             self._pending_bytes += len(data)
             if self._pending_bytes >= APPEND_BYTES or len(self._pending) >= APPEND_IMAGES:
                 self._append()
@@ -234,19 +243,50 @@ class ImageCache:
             except OSError as error:
                 self.full = self.full or f"the disk says: {error.strerror or error}"
 
+    def find_many(self, keys_N: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.void]]:
+        """`find` of many: (N,) which of the images are in the files and intact, and the records of those."""
+        with self._lock:
+            unread, records = self._unread(keys_N)
+        are_whole = are_intact(self._pixels, records)  # outside of the lock, as in `find`
+        with self._lock:
+            self._note_read(unread, are_whole)
+            number_N = self._verified_numbers(keys_N)
+            is_found_N = number_N >= 0
+            return is_found_N, self._records.records_of(number_N[is_found_N])
+
     def locate(self, keys: Sequence[bytes] | npt.NDArray[np.bytes_]) -> CachedImages:
         """Where the images of the files with these keys are; each is verified first."""
+        keys = np.asarray(keys, RECORD["key"])
         at = np.full(len(keys), -1, np.int64)
         sizes = np.zeros((len(keys), 3), np.int32)
-        with self._lock:
-            for first in range(0, len(keys), LOCATED_AT_ONCE):
-                part = [bytes(key) for key in keys[first : first + LOCATED_AT_ONCE]]
-                kept = np.array([row for row, key in enumerate(part) if self._verify(key)], np.int64)
-                records = self._records.rows_of(part[row] for row in kept.tolist())
-                at[first + kept] = records["at"]
-                for column, name in enumerate(("height", "width", "channels")):
-                    sizes[first + kept, column] = records[name]
+        for first in range(0, len(keys), LOCATED_AT_ONCE):
+            is_found, records = self.find_many(keys[first : first + LOCATED_AT_ONCE])
+            rows = first + np.flatnonzero(is_found)
+            at[rows] = records["at"]
+            for column, name in enumerate(("height", "width", "channels")):
+                sizes[rows, column] = records[name]
         return CachedImages(self.folder / "pixels", self._inode, at, sizes)
+
+    def leave_out(self, images: int) -> bool:
+        """Whether nothing more is cached; then so many images more are counted that are not kept."""
+        with self._lock:
+            self.left_out += images if self.full else 0
+            return bool(self.full)
+
+    def ended(self) -> list[Any]:
+        """In a forked process: append what is still in memory, and return what `add_counts` takes in its parent."""
+        with self._lock:
+            self._append()
+        return [self.added, self.already_there, self.left_out, self.full]
+
+    def add_counts(self, counts: list[Any]) -> None:
+        """Count what a forked process has done, as `ended` has returned it."""
+        added, already_there, left_out, full = counts
+        self.added += added
+        self.already_there += already_there
+        self.left_out += left_out
+        self.full = self.full or full
+        self._counted_by_forks += added + already_there
 
     def forget(self) -> None:
         """Free the memory of all records, of which a million take a hundred megabytes. No image is looked up or added
@@ -259,14 +299,28 @@ class ImageCache:
         """Bytes of pixels on the disk. Raises OSError."""
         return os.fstat(self._pixels).st_size
 
-    def _is_intact(self, record: np.void) -> bool:
-        """Whether the pixels are those that were written; they are not if the disk cannot read them."""
-        size = _byte_count(record)
-        try:
-            pixels = os.pread(self._pixels, size, int(record["at"]))
-        except OSError:
-            return False
-        return len(pixels) == size and zlib.crc32(pixels) == int(record["sum"])
+    def _unread(self, keys_N: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]:
+        """The numbers of the records with these keys whose pixels have not been read yet, and the records."""
+        number_N = self._records.numbers_of(keys_N)
+        unread = np.unique(number_N[number_N >= 0])
+        unread = unread[~self._records.are_verified(unread)]
+        return unread, self._records.records_of(unread)
+
+    def _note_read(self, number_N: npt.NDArray[np.int64], is_whole_N: npt.NDArray[np.bool_]) -> None:
+        """Remember what reading the pixels of these has shown, unless another thread was faster."""
+        is_new_N = ~self._records.are_verified(number_N)
+        self._records.verify_many(number_N[is_new_N & is_whole_N])
+        self._records.drop_many(number_N[is_new_N & ~is_whole_N])
+        count = int((is_new_N & is_whole_N).sum())
+        by_forks = min(count, self._counted_by_forks)
+        self._counted_by_forks -= by_forks
+        self.already_there += count - by_forks
+
+    def _verified_numbers(self, keys_N: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """(N,) the numbers of the records of images that are known to be intact, others -1."""
+        number_N = self._records.numbers_of(keys_N)
+        number_N[~self._records.are_verified(number_N)] = -1
+        return number_N
 
     def _append(self) -> None:
         """Append the pending images to the files, as far as there is room."""
@@ -279,51 +333,53 @@ class ImageCache:
             with self._locked_index() as index:
                 # Another run may have cached some of the same images meanwhile.
                 self._read_index()
-                new = {key: image for key, image in pending.items() if not self._verify(key)}
-                self.already_there += len(pending) - len(new)
+                new = self._not_there(pending)
 
-                room = self._make_room(sum(len(data) for _, data in new.values()))
-                fitting: list[tuple[bytes, np.void, bytes]] = []
-                for key, (record, data) in new.items():
+                room = self._make_room(sum(len(data) for _, data in new))
+                fitting: list[tuple[Entry, bytes]] = []
+                for entry, data in new:
                     if len(data) > room:
                         limit = f"they may take {self.limit / 1e9:g} GB (data.cache_gigabytes)"
                         self.full = self.full or limit
                         self.left_out += 1
                         continue
                     room -= len(data)
-                    fitting.append((key, record, data))
+                    fitting.append((entry, data))
                 for batch in _batches(fitting):
                     self._write(batch, index)
         except OSError as error:
             self.full = f"the disk says: {error.strerror or error}"
             self.left_out += sum(key not in self._records for key in pending)
 
-    def _write(self, images: Sequence[tuple[bytes, np.void, bytes]], index: int) -> None:
-        """Append images, each with its key, record and pixels, by two calls however small they are. Raises OSError."""
-        at = self.size
-        begin = at
-        for _, record, data in images:
-            record["at"] = at
-            at += len(data)
-        # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
-        write_all(self._pixels, b"".join(data for _, _, data in images), begin)
-        whole_records = os.fstat(index).st_size // RECORD.itemsize
-        written = b"".join(record.tobytes() for _, record, _ in images)
-        write_all(index, written, whole_records * RECORD.itemsize)
-        for key, record, _ in images:
-            self._records[key] = record
-            self._records.verify(key)
-        self.added += len(images)
+    def _not_there(self, pending: dict[bytes, tuple[Entry, bytes]]) -> list[tuple[Entry, bytes]]:
+        """The pending images that no other process has cached meanwhile; the others are counted as there."""
+        there_before = self.already_there
+        keys = np.array(list(pending), RECORD["key"])
+        unread, records = self._unread(keys)
+        self._note_read(unread, are_intact(self._pixels, records))
+        number_N = self._verified_numbers(keys)
+        self.already_there = there_before + int((number_N >= 0).sum())
+        return [
+            image for image, number in zip(pending.values(), number_N.tolist(), strict=True) if number < 0
+        ]
 
-    def _verify(self, key: bytes) -> bool:
-        """Whether the image is cached and intact; its pixels are read unless that is known already."""
-        if self._records.is_verified(key):
-            return True
-        record = self._records.get(key)
-        if record is None or not self._is_intact(record):
-            return False
-        self._records.verify(key)
-        return True
+    def _write(self, images: Sequence[tuple[Entry, bytes]], index: int) -> None:
+        """Append images, each with its record and pixels, by two calls however small they are. Raises OSError."""
+        records = np.empty(len(images), RECORD)
+        for name, column in zip(
+            RECORD.names or (), zip(*(entry for entry, _ in images), strict=True), strict=True
+        ):
+            records[name] = column  # twice as fast as the tuples themselves
+        begin = self.size
+        sizes = np.array([len(data) for _, data in images])
+        records["at"] = begin + np.cumsum(sizes) - sizes
+        # The pixels first: a record without its pixels would be wrong, the reverse only wastes space.
+        write_all(self._pixels, b"".join(data for _, data in images), begin)
+        whole_records = os.fstat(index).st_size // RECORD.itemsize
+        write_all(index, records.tobytes(), whole_records * RECORD.itemsize)
+        self._records.put(records)
+        self._records.verify_many(self._records.numbers_of(records["key"]))
+        self.added += len(images)
 
     def _make_room(self, wanted: int) -> int:
         """Bytes that may be added now; if `wanted` is more, other caches are deleted first."""
@@ -348,18 +404,20 @@ class ImageCache:
         first has been verified. Raises OSError."""
         index = self._open_index()
         try:
-            size = os.fstat(index).st_size - self._index_read_to
-            data = os.pread(index, size, self._index_read_to) if size > 0 else b""
+            count = (os.fstat(index).st_size - self._index_read_to) // RECORD.itemsize
+            self._records.reserve(count)
+            for first in range(0, count, READ_AT_ONCE):
+                wanted = min(READ_AT_ONCE, count - first) * RECORD.itemsize
+                data = os.pread(index, wanted, self._index_read_to)
+                records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
+                self._index_read_to += len(records) * RECORD.itemsize
+
+                # A record that points beyond the file, after a power cut, say, is ignored.
+                sizes = byte_counts(records)
+                is_whole = (sizes > 0) & (records["at"] + sizes <= self.size)
+                self._records.add_read(records[is_whole])
         finally:
             os.close(index)
-        records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
-        self._index_read_to += len(records) * RECORD.itemsize
-
-        # A record that points beyond the file, after a power cut, say, is ignored.
-        end = self.size
-        sizes = records["height"].astype(np.float64) * records["width"] * records["channels"]
-        is_whole = (sizes > 0) & (records["at"] + sizes <= end)
-        self._records.add_read(records[is_whole])
 
     def _open_index(self) -> int:
         """Raises OSError; also if the cache was deleted and another run has made it again."""
@@ -378,33 +436,20 @@ class ImageCache:
 
 
 def _batches(
-    images: Sequence[tuple[bytes, np.void, bytes]],
-) -> Iterator[Sequence[tuple[bytes, np.void, bytes]]]:
+    images: Sequence[tuple[Entry, bytes]],
+) -> Iterator[Sequence[tuple[Entry, bytes]]]:
     """The images in their order, as many at once as have WRITE_BYTES of pixels."""
     first = size = 0
-    for number, (_, _, data) in enumerate(images, start=1):
+    for number, (_, data) in enumerate(images, start=1):
         size += len(data)
         if size >= WRITE_BYTES or number == len(images):
             yield images[first:number]
             first, size = number, 0
 
 
-def _byte_count(record: np.void) -> int:
-    """Bytes of the image's pixels."""
-    return int(record["height"]) * int(record["width"]) * int(record["channels"])
-
-
 def _known_of(record: np.void) -> tuple[bytes, ImageFacts]:
     """The hash of the image's pixels, and what else its file holds."""
-    facts = ImageFacts(
-        kind=bytes(record["kind"]).decode(),
-        bits=int(record["bits"]),
-        lowest=float(record["lowest"]),
-        highest=float(record["highest"]),
-        frames=int(record["frames"]),
-        unused_channels=int(record["unused_channels"]),
-    )
-    return bytes(record["pixels_key"]), facts
+    return bytes(record["pixels_key"]), facts_of(record)
 
 
 def _close(handles: dict[str, int], pixels: Path) -> None:

@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from classwise.data.label_spelling import label_counts, unified_labels
 from classwise.data.table import is_empty
@@ -45,7 +46,7 @@ def bin_edges(values: Values) -> list[float]:
 
 
 def labels_of_column(
-    cells: Cells, ordered: bool, key: str, where: str, column: str, unify: bool = False
+    cells: Iterable[str | None], ordered: bool, key: str, where: str, column: str, unify: bool = False
 ) -> tuple[str, ...]:
     """The distinct labels of a column, sorted; with `unify` one for each set of labels that are alike (see
     label_spelling.py). `where` names the table.
@@ -86,6 +87,11 @@ def known_cells(cells: Cells, missing: Sequence[str]) -> Cells:
     if not missing:
         return cells
     return [None if cell is None or cell.strip() in missing else cell for cell in cells]
+
+
+def known_labels(column: pl.Series, missing: Sequence[str]) -> Iterable[str | None]:
+    """`known_cells` of a column, as it is kept where none is missing."""
+    return known_cells(column.to_list(), missing) if missing else column
 
 
 def label_sets(

@@ -52,18 +52,10 @@ def decode(
     """The image in the bytes of a file of this `kind`, (H, W, C) uint8 as `pixels` says, halved down to `min_size`
     (height, width), as far as `rows_needed` as `read_image` describes them; and what else the file holds. Raises
     Unreadable for anything that is wrong with it, UnknownRange."""
-    decoders: dict[str, Callable[[], Raster]] = {
-        "JPEG": lambda: Raster(decode_jpeg(data, max_pixels, min_size, rows_needed), has_alpha=False),
-        "PNG": lambda: decode_png(data, max_pixels, pixels),
-        "TIFF": lambda: decode_tiff(data, max_pixels, pixels),
-        "WebP": lambda: _decode_webp(data, max_pixels),
-        "BMP": lambda: _decode_bmp(data, max_pixels),
-        "GIF": lambda: _decode_gif(data, max_pixels),
-        "AVIF": lambda: _decode_avif(data, max_pixels),
-        "HEIC": lambda: _decode_heic(data, max_pixels),
-    }
     try:
-        image_HWC, facts = in_format(decoders[kind](), pixels.channels)
+        image_HWC, facts = in_format(
+            _raster(kind, data, max_pixels, min_size, pixels, rows_needed), pixels.channels
+        )
         return (image_HWC if min_size is None else _halve(image_HWC, min_size)), facts
     except UnknownRange:
         raise
@@ -73,6 +65,24 @@ def decode(
         # Decoders meet hostile bytes: Pillow alone raises OSError, SyntaxError, ValueError, IndexError, struct.error,
         # zlib.error, MemoryError and more. To the caller all of them mean the same.
         raise Unreadable(f"{kind}: cut short or damaged ({error or type(error).__name__})") from error
+
+
+def _raster(
+    kind: str,
+    data: bytes,
+    max_pixels: int,
+    min_size: tuple[int, int] | None,
+    pixels: PixelFormat,
+    rows_needed: RowsNeeded,
+) -> Raster:
+    """The decoded file, before it has the channels that are asked for."""
+    if kind == "JPEG":
+        return Raster(decode_jpeg(data, max_pixels, min_size, rows_needed), has_alpha=False)
+    if kind == "PNG":
+        return decode_png(data, max_pixels, pixels)
+    if kind == "TIFF":
+        return decode_tiff(data, max_pixels, pixels)
+    return _DECODERS[kind](data, max_pixels)
 
 
 def _halve(image_HWC: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
@@ -140,3 +150,12 @@ def _decode_bmp(data: bytes, max_pixels: int) -> Raster:
     if pixels_at + pixels_length > len(data):
         raise Unreadable("cut short: the file ends before its last row of pixels")
     return from_pillow(image, max_pixels)
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Raster]] = {
+    "WebP": _decode_webp,
+    "BMP": _decode_bmp,
+    "GIF": _decode_gif,
+    "AVIF": _decode_avif,
+    "HEIC": _decode_heic,
+}

@@ -32,6 +32,8 @@ def from_pillow(image: ImageFile, max_pixels: int) -> Raster:
 
 def upright(raster: Raster, orientation: int) -> Raster:
     """The raster turned upright from an EXIF orientation, 1 to 8."""
+    if orientation == 1:
+        return raster
     return raster._replace(samples_HWC=by_four_channels(UPRIGHT[orientation], raster.samples_HWC))
 
 

@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,10 +16,10 @@ from classwise.data.pixel_format import ImageFacts, PixelFormat, Raster, scaled
 # decoder.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA = 0, 2, 3, 4  # colour types; 6 is RGB with alpha
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
 
 
-@dataclass(frozen=True)
-class _Png:
+class _Png(NamedTuple):
     """What a PNG's chunks say, and the file again with nothing but the chunks that determine its pixels."""
 
     depth: int  # bits per sample
@@ -38,8 +38,8 @@ def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
     samples_HWC = cv2.imdecode(np.frombuffer(png.stripped, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples_HWC is None:
         raise Unreadable("cut short or damaged")
-    to_rgb = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
-    samples_HWC = cv2.cvtColor(samples_HWC, to_rgb[np.atleast_3d(samples_HWC).shape[2]])
+    channels = samples_HWC.shape[2] if samples_HWC.ndim == 3 else 1
+    samples_HWC = cv2.cvtColor(samples_HWC, _TO_RGB[channels])
 
     has_alpha = samples_HWC.shape[2] == 4
     facts = ImageFacts()
@@ -60,8 +60,10 @@ def decode_png(data: bytes, max_pixels: int, pixels: PixelFormat) -> Raster:
     stored_channels = {_GRAY: [0], _GRAY_ALPHA: [0, 3]}.get(png.colour_type)
     if pixels.channels not in (1, 3, 4) and stored_channels is not None:
         image_HWC = np.ascontiguousarray(image_HWC[..., stored_channels])
-    raster = Raster(image_HWC, has_alpha, facts._replace(frames=png.frames))
-    return upright(raster, exif_orientation(png.exif))
+    if png.frames > 1:
+        facts = facts._replace(frames=png.frames)
+    raster = Raster(image_HWC, has_alpha, facts)
+    return upright(raster, exif_orientation(png.exif)) if png.exif else raster
 
 
 def _parse_png(data: bytes, max_pixels: int) -> _Png:

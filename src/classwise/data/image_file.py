@@ -10,6 +10,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from classwise.data.shard_files import LocalFile, Shards
 from classwise.data.shards import Member, member_of, open_shard
 from classwise.errors import DataError
@@ -107,6 +110,23 @@ def _read_member(member: Member, max_pixels: int, root: Folders) -> tuple[str, b
     except ValueError as error:
         raise Unreadable(str(error)) from None
     return kind_of(data[:32]), data
+
+
+def read_members(shard: Path, keys: npt.NDArray[np.uint64], shards: Shards) -> list[tuple[str, bytes] | None]:
+    """`read_file` of many images in one of the shards, by their keys in its index; None for each image for which
+    `read_file` may raise Unreadable. Raises DataError as it does."""
+    opened = open_shard(shard, shards.stamps[str(shard)])
+    members: list[tuple[str, bytes] | None] = []
+    for place in opened.places_of(keys):
+        try:
+            if place is None or opened.size_at(place) > METADATA_BYTES:
+                members.append(None)
+                continue
+            data = opened.read_at(place)
+            members.append((kind_of(data[:32]), data))
+        except (ValueError, Unreadable):
+            members.append(None)
+    return members
 
 
 def file_size(path: str | Path) -> int | None:

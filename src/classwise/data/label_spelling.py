@@ -10,6 +10,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import polars as pl
+
 from classwise.data.table import is_empty
 
 MISSING = {
@@ -37,7 +39,10 @@ def unified_labels(counts: Mapping[str, int]) -> set[str]:
 
 
 def label_counts(cells: Iterable[str | None]) -> Counter[str]:
-    """Rows of each label; empty cells are not counted."""
+    """Rows of each label; empty cells are not counted. `cells`: of a table, perhaps still as its column."""
+    if isinstance(cells, pl.Series):
+        pairs = zip(cells.unique(maintain_order=True).to_list(), cells.unique_counts().to_list(), strict=True)
+        return Counter({cell: count for cell, count in pairs if not is_empty(cell)})
     return Counter(cell for cell in cells if cell is not None and not is_empty(cell))
 
 
@@ -82,7 +87,7 @@ def _more(found: Sequence[object]) -> str:
 
 
 def column_warnings(
-    name: str, cells: Sequence[str | None], separator: str | None, unified: bool = False
+    name: str, cells: Iterable[str | None], separator: str | None, unified: bool = False
 ) -> list[str]:
     """`spelling_warnings` of the cells of a target's column, which hold several labels if there is a `separator`."""
     labels = label_counts(cells)

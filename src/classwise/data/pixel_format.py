@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from classwise.data.image_file import Unreadable
@@ -38,6 +39,38 @@ class ImageFacts(NamedTuple):
     highest: float = 0.0
     frames: int = 1
     unused_channels: int = 0
+
+
+FACTS_FIELDS = [
+    ("kind", "S1"),
+    ("bits", "u1"),
+    ("lowest", "<f8"),
+    ("highest", "<f8"),
+    ("frames", "<u4"),
+    ("unused_channels", "<u2"),
+]
+"""Those of a record that is an ImageFacts, among others."""
+
+
+def facts_of(record: np.void) -> ImageFacts:
+    """The ImageFacts that a record holds."""
+    return ImageFacts(
+        kind=bytes(record["kind"]).decode(),
+        bits=int(record["bits"]),
+        lowest=float(record["lowest"]),
+        highest=float(record["highest"]),
+        frames=int(record["frames"]),
+        unused_channels=int(record["unused_channels"]),
+    )
+
+
+def special_facts(records_N: npt.NDArray[np.void]) -> dict[int, ImageFacts]:
+    """Those of N records that are not of plain 8-bit samples, by their numbers."""
+    plain = np.array([tuple(ImageFacts())], FACTS_FIELDS)
+    is_special_N = np.zeros(len(records_N), bool)
+    for name, _ in FACTS_FIELDS:
+        is_special_N |= records_N[name] != plain[name]
+    return {number: facts_of(records_N[number]) for number in np.flatnonzero(is_special_N).tolist()}
 
 
 class Raster(NamedTuple):

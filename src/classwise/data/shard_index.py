@@ -1,10 +1,11 @@
 """What is in a shard and where: found out once, and remembered in the user's cache directory.
 
-Of each shard there may be two files there. `NAME-STAMP.npy` is an array (7, N) of 64-bit numbers, one column an
-image, in the order of the first row: worker processes map it, so that a million images take no memory of theirs,
-and search in it. `NAME-STAMP.parquet` holds the rows: the images' names and their columns. NAME is a hash of the
-shard's address, STAMP one of its size and time of change, so that a shard that has changed is looked at anew.
-Without a cache directory that can be written to, a process keeps what it has found in memory."""
+Of each shard there may be two files there, beside those of its check (see shard_checks.py). `NAME-STAMP.npy` is an
+array (7, N) of 64-bit numbers, one column an image, in the order of the first row: worker processes map it, so that a
+million images take no memory of theirs, and search in it. `NAME-STAMP.parquet` holds the rows: the images' names and
+their columns. NAME is a hash of the shard's address, STAMP one of its size and time of change, so that a shard that
+has changed is looked at anew. Without a cache directory that can be written to, a process keeps what it has found in
+memory."""
 
 import contextlib
 import hashlib
@@ -67,7 +68,7 @@ def remembered_locations(file: ShardFile) -> Locations | None:
     if not file.has_version:
         return None
     with contextlib.suppress(OSError, ValueError, EOFError):
-        found = np.load(_path(file, ".npy"), mmap_mode="r", allow_pickle=False)
+        found = np.load(remembered_path(file, ".npy"), mmap_mode="r", allow_pickle=False)
         if found.dtype == np.uint64 and found.ndim == 2 and len(found) == 7:
             return np.asarray(found)
     return None
@@ -78,7 +79,7 @@ def remembered_rows(file: ShardFile) -> pl.DataFrame | None:
     if not file.has_version:
         return None
     with contextlib.suppress(OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        path = _path(file, ".parquet")
+        path = remembered_path(file, ".parquet")
         return pl.read_parquet(path) if path.is_file() else None
     return None
 
@@ -92,11 +93,11 @@ def remember(file: ShardFile, locations: Locations | None = None, rows: pl.DataF
         if locations is not None:
             buffer = io.BytesIO()
             np.save(buffer, locations)
-            _write(_path(file, ".npy"), buffer.getvalue())
+            _write(remembered_path(file, ".npy"), buffer.getvalue())
         if rows is not None:
             buffer = io.BytesIO()
             rows.write_parquet(buffer)
-            _write(_path(file, ".parquet"), buffer.getvalue())
+            _write(remembered_path(file, ".parquet"), buffer.getvalue())
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -107,7 +108,7 @@ def _write(path: Path, data: bytes) -> None:
     write_bytes(path, data)
 
 
-def _path(file: ShardFile, suffix: str) -> Path:
+def remembered_path(file: ShardFile, suffix: str) -> Path:
     """Where what is known of a shard is remembered. Raises OSError for a user without a home folder."""
     name = file.name if "://" in file.name else os.path.realpath(file.name)
     names = (hashlib.sha256(text.encode()).hexdigest()[:20] for text in (name, f"{VERSION} {file.stamp}"))

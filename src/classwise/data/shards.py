@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from classwise.data.parquet_pages import decompressed
@@ -22,6 +24,7 @@ from classwise.data.shard_files import ShardFile, open_file, refuse_changed
 from classwise.data.shard_index import (
     AT,
     EXTRA,
+    KEY,
     METHOD,
     NOTHING,
     PAGE,
@@ -180,6 +183,15 @@ class OpenShard:
             raise KeyError(name)
         numbers: list[int] = place.tolist()
         return numbers
+
+    def places_of(self, keys: npt.NDArray[np.uint64]) -> list[list[int] | None]:
+        """`place_of` many images, by their keys; None where there is none."""
+        locations = self.locations
+        at_N = np.searchsorted(locations[KEY], keys)
+        is_there_N = at_N < locations.shape[1]
+        is_there_N[is_there_N] = locations[KEY][at_N[is_there_N]] == keys[is_there_N]
+        columns = iter(locations[:, at_N[is_there_N]].T.tolist())
+        return [next(columns) if is_there else None for is_there in is_there_N.tolist()]
 
     def _zipped(self, at: int, stored: int) -> bytes:
         """An entry's bytes as they are stored. How long the header before them is, it tells itself: what most need at

@@ -16,7 +16,7 @@ from classwise.data.row_paths import RowPaths
 from classwise.data.shard_files import Shards
 from classwise.data.shard_source import ShardRows, is_sharded, read_shards
 from classwise.data.split_column import part_of_word
-from classwise.data.table import full_column, read_table, rows_text
+from classwise.data.table import full_column, full_texts, read_table, rows_text
 from classwise.data.texts import RowNumbers, Texts
 from classwise.errors import DataError
 
@@ -189,7 +189,7 @@ def samples_of(
 def samples_of_shards(rows: ShardRows, where: str, path: str, id: str | None, group: str | None) -> Samples:
     """The rows of shards; without `id`, the cells of the column `path` are the ids. Errors as in `read_source`."""
     path_is_id = id in (None, path)
-    ids = full_column(
+    ids = full_texts(
         rows.frame, path if path_is_id else str(id), where, "data.path" if path_is_id else "data.id"
     )
     refuse_repeated(ids, where, "path" if path_is_id else "id")
@@ -198,7 +198,7 @@ def samples_of_shards(rows: ShardRows, where: str, path: str, id: str | None, gr
         root=rows.root,
         ids=ids,
         names=rows.names,
-        groups=None if group is None else full_column(rows.frame, group, where, "data.group"),
+        groups=None if group is None else full_texts(rows.frame, group, where, "data.group"),
         frame=rows.frame,
         notes=rows.notes,
         shards=rows.shards,
@@ -266,7 +266,7 @@ def folder_table(
 
 def refuse_repeated(ids: Sequence[str], where: str, what: str) -> None:
     """Raise DataError for duplicate ids, with the rows of the first of them; `what` an id is, for the message."""
-    if len(set(ids)) == len(ids):
+    if not Texts.of(ids).has_repeats:
         return
     rows_of_id: dict[str, list[int]] = {}
     for row, id in enumerate(ids, start=1):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.texts import Texts
 from classwise.randomness import SPLIT, generator
 
 Numbers = npt.NDArray[np.int64]
@@ -85,7 +86,7 @@ def required_labels(strata: Sequence[Stratum]) -> Flags:
 
 def drawing_order(ids: Sequence[str] | None, rows: int) -> Numbers:
     """The rows (N,) in the order in which they are drawn."""
-    return np.arange(rows) if ids is None else np.array(sorted(range(rows), key=ids.__getitem__))
+    return np.arange(rows) if ids is None else Texts.of(ids).sorted_rows()
 
 
 def in_table_order(flags_N: Flags, order_N: Numbers) -> Flags:

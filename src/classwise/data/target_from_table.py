@@ -7,9 +7,16 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from classwise.data.cells import edge_labels, known_cells, label_sets, labels_of_column, sorted_labels
+from classwise.data.cells import (
+    edge_labels,
+    known_labels,
+    label_sets,
+    labels_of_column,
+    sorted_labels,
+)
 from classwise.data.label_spelling import spelling_key, unified_labels
 from classwise.data.table import column as table_column
+from classwise.data.table import text_column
 from classwise.data.targets import (
     ClassTarget,
     Encoded,
@@ -64,7 +71,7 @@ def make_target(
         class_labels = labels if cut is None else labels or edge_labels(cut)
         if class_labels is None:
             class_labels = labels_of_column(
-                known_cells(table_column(frame, column_name, where, f"targets.{name}.column"), unknown),
+                known_labels(text_column(frame, column_name, where, f"targets.{name}.column"), unknown),
                 ordered=type == "ordinal",
                 key=f"targets.{name}.labels",
                 where=where,

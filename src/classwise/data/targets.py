@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from classwise.data.cells import (
 from classwise.data.label_spelling import spelling_key
 from classwise.data.split import Stratum
 from classwise.data.table import column as table_column
-from classwise.data.table import full_column, is_empty, number_cells, rows_text
+from classwise.data.table import full_column, is_empty, number_cells, rows_text, text_column
 from classwise.errors import DataError, nearest
 
 Labels = npt.NDArray[np.int64]
@@ -96,22 +96,33 @@ class ClassTarget:
         """A column that is cut at edges may also hold the labels themselves, as predictions do."""
         if self.one_hot is not None:
             return _one_of_columns(self, self.one_hot, frame, where)
-        cells = known_cells(
-            table_column(frame, self.column, where, f"targets.{self.name}.column"), self.missing
-        )
-        values = {cell for cell in cells if not is_empty(cell)}
+        column = text_column(frame, self.column, where, f"targets.{self.name}.column")
+        # By distinct cells: a million rows have few labels.
+        distinct = column.drop_nulls().unique().to_list()
+        known = known_cells(distinct, self.missing)
+        values = {cell for cell in known if not is_empty(cell)}
         if self.edges is not None and not values <= set(self.labels):
             why = f"the target is cut at {list(self.edges)}, so it must hold numbers"
+            cells = known_cells(column.to_list(), self.missing)
             return cut_at(number_cells(cells, where, self.column, why), self.edges)
         number_of = label_numbers(self.labels, values, self.unify)
+        if values - number_of.keys():
+            self._refuse_unknown(known_cells(column.to_list(), self.missing), number_of, where)
+        if not distinct:
+            return np.full(len(column), -1, np.int64)
+        numbers = [-1 if cell is None else number_of.get(cell, -1) for cell in known]
+        encoded = column.replace_strict(distinct, numbers, default=-1, return_dtype=pl.Int64)
+        return np.array(encoded.to_numpy())
+
+    def _refuse_unknown(
+        self, cells: Sequence[str | None], number_of: Mapping[str, int], where: str
+    ) -> NoReturn:
+        """Raise DataError for the cells that are no label."""
         unknown: dict[str, list[int]] = {}
         for row, cell in enumerate(cells, start=1):
             if cell is not None and cell not in number_of and not is_empty(cell):
                 unknown.setdefault(cell, []).append(row)
-        if unknown:
-            raise _unknown_labels(self, unknown, where)
-        numbers = [-1 if cell is None else number_of.get(cell, -1) for cell in cells]
-        return np.array(numbers, dtype=np.int64)
+        raise _unknown_labels(self, unknown, where)
 
     def is_labeled(self, encoded: Encoded) -> Mask:
         labeled_N: Mask = encoded >= 0

@@ -104,7 +104,8 @@ def units(split: pl.DataFrame, ids: Sequence[str]) -> Ints | None:
     its own."""
     for column in ("group", "content"):
         if {"id", column} <= set(split.columns) and split[column].null_count() < split.height:
-            of_id = dict(zip(split["id"].to_list(), split[column].to_list(), strict=True))
+            rows = split.filter(pl.col("id").is_in(list(ids)))
+            of_id = dict(zip(rows["id"].to_list(), rows[column].to_list(), strict=True))
             # A row without a group is one of its own.
             names = [of_id.get(id_) or f"\0{place}" for place, id_ in enumerate(ids)]
             numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}

@@ -16,6 +16,7 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
+from classwise.allocator import return_free_memory
 from classwise.data.memory import memory_of
 from classwise.distributed import process_group
 from classwise.errors import ConfigError
@@ -140,6 +141,7 @@ def train(
         stop_between_updates(stop, processes)
         processes.from_rank_zero(lambda: checkpointer.after(parts.state))
         checkpointer.save(parts.state, best=False)
+        return_free_memory()  # of reading the rows
 
         run_to_the_end(
             folder, resolved, splits, parts=parts, checkpointer=checkpointer, console=console, stop=stop

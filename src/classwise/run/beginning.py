@@ -21,7 +21,7 @@ from classwise.model.classifier import Classifier
 from classwise.model.heads import Head, head_as_dict
 from classwise.run.assembly import Parts
 from classwise.run.checkpoint import RunCheckpointer, fingerprint
-from classwise.run.folder import RunFolder, split_table
+from classwise.run.folder import RunFolder, split_parts
 from classwise.run.heartbeat import signs_of_life
 from classwise.run.own_code import portable, portable_name
 from classwise.run.resume_config import fixed_toml
@@ -139,7 +139,7 @@ def write_beginning(folder: RunFolder, config: Config, splits: DatasetSplits, co
     """The files that a run has from its start: log.txt, config.toml (without any `auto`) and split.csv."""
     console.log_to(folder.log)
     write_text(folder.config, portable(config).to_toml())
-    folder.write_split(split_table(splits))
+    folder.write_split(split_parts(splits))
 
 
 def stop_between_updates(stop: StopFlag, processes: Processes) -> None:

@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 
@@ -89,9 +90,11 @@ class RunFolder:
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
         write_text(self.path / "history.jsonl", "".join(line + "\n" for line in lines))
 
-    def write_split(self, frame: pl.DataFrame) -> None:
-        """Replace split.csv in one step."""
-        write_table(frame, self.path / "split.csv")
+    def write_split(self, frame: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
+        """Replace split.csv in one step. `frame`: its rows, or parts of them in their order."""
+        parts = [frame] if isinstance(frame, pl.DataFrame) else frame
+        texts = [part.write_csv(include_header=number == 0).encode() for number, part in enumerate(parts)]
+        write_bytes(self.path / "split.csv", b"".join(texts))
 
     def split(self) -> pl.DataFrame:
         """split.csv: id, group, split, path, content."""
@@ -167,22 +170,37 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
+ROWS_AT_ONCE = 65_536
+
+
 def split_table(splits: "DatasetSplits") -> pl.DataFrame:
     """The contents of split.csv, training rows first: id, group (null if there are none), split, path and content (a
     hash of the decoded image)."""
-    tables = []
+    return pl.concat(split_parts(splits, rows=None))
+
+
+def split_parts(splits: "DatasetSplits", rows: int | None = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
+    """`split_table` in parts of so many rows at the most, since that of a million takes 200 MB; the first one may have
+    none."""
     for name, split in splits.by_name.items():
         samples = split.samples
-        ids, nothing = _column(samples.ids), pl.lit(None, pl.String)
-        columns = {
-            "id": ids,
-            "group": nothing if samples.groups is None else _column(samples.groups),
-            "split": pl.lit(name),
-            "path": _paths(samples),
-            "content": nothing if samples.contents is None else _column(samples.contents),
-        }
-        tables.append(pl.DataFrame({"id": ids}).select(**columns))
-    return pl.concat(tables)
+        if rows is None or len(samples) <= rows:
+            yield _rows_of_split(name, samples)
+            continue
+        for start in range(0, len(samples), rows):
+            yield _rows_of_split(name, samples.take(np.arange(start, min(start + rows, len(samples)))))
+
+
+def _rows_of_split(name: str, samples: "Samples") -> pl.DataFrame:
+    ids, nothing = _column(samples.ids), pl.lit(None, pl.String)
+    columns = {
+        "id": ids,
+        "group": nothing if samples.groups is None else _column(samples.groups),
+        "split": pl.lit(name),
+        "path": _paths(samples),
+        "content": nothing if samples.contents is None else _column(samples.contents),
+    }
+    return pl.DataFrame({"id": ids}).select(**columns)
 
 
 def _column(texts: Sequence[str]) -> pl.Series:

@@ -137,6 +137,7 @@ def checked_images(samples: Samples, config: Config, console: Console) -> Checke
         root=samples.allowed_folders,
         min_size=min_image_size(config.model.image_size),
         pixels=pixel_format(config),
+        remember=config.data.cache != "off",
     )
 
 
