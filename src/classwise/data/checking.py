@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from classwise.allocator import return_free_memory
 from classwise.data.cache import ImageCache, content_key, pixels_key
 from classwise.data.decode import decode
-from classwise.allocator import return_free_memory
 from classwise.data.forked import CAN_FORK, core_count, results_of_forks
 from classwise.data.image_file import Folders, Unreadable, file_size, read_file, read_members
 from classwise.data.images import MAX_PIXELS

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from classwise.allocator import return_free_memory
 from classwise.compose.autotune import resolve_auto
 from classwise.compose.baselines import probes_features
 from classwise.compose.dataset import ReadData, prepare
@@ -16,7 +17,6 @@ from classwise.config.conflicts import check_conflicts
 from classwise.config.load import absolute_paths, load_config, make_config
 from classwise.config.schema import Config
 from classwise.console import Console
-from classwise.allocator import return_free_memory
 from classwise.data.memory import memory_of
 from classwise.distributed import process_group
 from classwise.errors import ConfigError

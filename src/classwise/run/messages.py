@@ -64,8 +64,7 @@ def say_start(console: Console, folder: RunFolder, splits: DatasetSplits, parts:
     if not settings.epochs:
         console.line(f"{folder.path}: {rows}{grouped}\nno epoch (training.plan), {where}")
         return
-    of = " of the fine-tuning" if plan == "probe_then_finetune" else ""
-    marks = f"; * marks the best {settings.metric}{of} so far{since}"
+    marks = f"; * marks the best {settings.metric} so far{since}"
     if not len(valid):
         marks = ": no epoch can be selected, so the model of the last one is kept"
     console.line(
