@@ -1,5 +1,6 @@
 """ClasswiseClassifier in scikit-learn's tools, with every kind of image and label, and in scikit-learn's own checks."""
 
+import functools
 import gc
 import os
 import pickle
@@ -17,6 +18,7 @@ from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -364,10 +366,19 @@ def checks() -> list[Any]:
     return found
 
 
+IN_OTHER_BATCHES = ("check_methods_subset_invariance", "check_methods_sample_order_invariance")
+"""Checks whose rows come in other batches the second time. By default they allow a relative difference of 1e-7, less
+than one step of fp32 (1.2e-7), and the sums of oneDNN and MKL take another order in a batch of another size."""
+
+
 @pytest.mark.parametrize(("estimator", "check"), checks())
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+def test_scikit_learns_checks(estimator: Any, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but those in EXPECTED_FAILURES."""
+    if check.func.__name__ in IN_OTHER_BATCHES:
+        for name in ("assert_allclose", "assert_allclose_dense_sparse"):
+            near = functools.partial(getattr(estimator_checks, name), rtol=2e-6)
+            monkeypatch.setattr(estimator_checks, name, near)
     check(estimator)
 
 
