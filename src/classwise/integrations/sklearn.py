@@ -130,8 +130,8 @@ class ClasswiseClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.classes_[class_N]
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """The probabilities (N, K) of each label, in the order of `classes_`. They are computed in single precision: those
-        of a row may differ in the seventh digit with the rows beside it."""
+        """The probabilities (N, K) of each label, in the order of `classes_`, in single precision: those of a row may
+        differ in the seventh digit with the rows beside it."""
         return self._predicted(X)[1]
 
     def _predicted(self, X: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
