@@ -60,7 +60,7 @@ def run(tree: Path, images: Path, threads: int | None) -> dict[str, Any]:
         lines: list[tuple[float, str]] = []
         started = time.perf_counter()
         with subprocess.Popen(
-            [*command, "train", "classwise.toml", "--out", "run"],
+            [*command, "train", "classwise.toml", "--run", "run"],
             cwd=work,
             env=environment,
             stdout=subprocess.PIPE,
