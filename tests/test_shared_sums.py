@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from classwise import collectives
 from classwise.errors import ClasswiseError
-from classwise.shared_sums import SharedSums
+from classwise.shared_sums import SharedSums, _new_file
 
 THREE = 3
 
@@ -71,10 +71,36 @@ def test_sums_are_those_of_one_process_that_adds_in_the_order_of_ranks(
             assert torch.equal(tensor, once + once + once)
 
 
-def test_the_file_of_the_memory_has_no_name_once_all_have_it() -> None:
-    before = set(Path("/dev/shm").glob("classwise-sums-*"))
-    names = in_three(lambda rank, sums: set(Path("/dev/shm").glob("classwise-sums-*")), 64)
-    assert set.union(*names) <= before
+def test_the_file_of_the_memory_has_no_name_once_all_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tempfile.mkstemp
+    names: list[Path] = []
+
+    def noted(*args: Any, **options: Any) -> tuple[int, str]:
+        handle, name = made(*args, **options)
+        names.append(Path(name))
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", noted)
+    there = in_three(lambda rank, sums: [name.exists() for name in names], 64)
+    assert len(names) == 1
+    assert there == [[False]] * THREE
+
+
+def test_a_folder_that_cannot_be_written_to_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tempfile.mkstemp
+
+    def refused(*args: Any, **options: Any) -> tuple[int, str]:
+        if options["dir"] == Path("/dev/shm"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return made(*args, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    path, problem = _new_file(1000)
+    assert path is not None
+    assert not problem
+    assert path.parent == Path(tempfile.gettempdir())
+    assert path.stat().st_size == 1000
+    path.unlink()
 
 
 def test_without_room_every_process_says_how_much_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,9 +60,9 @@ def _is_key(key: str, keys: Sequence[str]) -> bool:
 def check_new_run(run: Path | None) -> None:
     """Raise OutputError where the folder of a new run has something in it."""
     if run is not None and run.exists() and not _is_one_of_several():
-        from classwise.run.folder import require_empty
+        from classwise.run.folder import require_unused
 
-        require_empty(run)
+        require_unused(run)
 
 
 def check_run(run: Path) -> None:

@@ -86,7 +86,11 @@ def _new_file(size: int) -> tuple[Path | None, str]:
     for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())):
         if not folder.is_dir():
             continue
-        handle, name = tempfile.mkstemp(prefix="classwise-sums-", dir=folder)
+        try:
+            handle, name = tempfile.mkstemp(prefix="classwise-sums-", dir=folder)
+        except OSError as error:  # no right to write there
+            problem = f"{folder}: {error.strerror}"
+            continue
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(handle, 0, size)

@@ -1,8 +1,12 @@
 """What the check of images in shards remembers, and that checking in processes finds what checking in one does."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from classwise.data import checking, shard_checks
 from classwise.data.cache import ImageCache
 from classwise.data.checking import Checked, check_images
-from classwise.data.forked import CAN_FORK, results_of_forks
+from classwise.data.forked import CAN_FORK, _received, results_of_forks
 from classwise.data.pack_shards import pack
 from classwise.data.pixel_format import ImageFacts, PixelFormat
 from classwise.data.shard_index import key_of
@@ -330,3 +334,13 @@ def test_a_fork_that_is_killed_is_an_error():
     found = results_of_forks(work, 9, processes=2, end=lambda: None, take_end=lambda end: None)
     with pytest.raises(WorkerError, match=r"exit code -9"):
         list(found)
+
+
+def test_half_a_message_of_a_fork_is_an_error():
+    """A process that is killed while it sends."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    os.write(theirs.fileno(), struct.pack("!i", 100) + bytes(10))
+    theirs.close()
+    killed = SimpleNamespace(join=lambda: None, exitcode=-9)
+    with contextlib.closing(ours), pytest.raises(WorkerError, match=r"exit code -9"):
+        _received(ours, killed)

@@ -23,7 +23,7 @@ from classwise.data.record_table import hex_of_bytes
 from classwise.data.row_paths import RowPaths
 from classwise.data.shard_checks import Decoding, keep_checks, new_records, recall_checks
 from classwise.data.shard_files import Shards
-from classwise.data.shard_rows import RowsOfShard, rows_by_shard
+from classwise.data.shard_rows import NO_KEY, RowsOfShard, rows_by_shard
 from classwise.errors import ImageError
 
 IMAGES_PER_TASK = 64
@@ -270,6 +270,7 @@ class _Result:
         at_n = np.searchsorted(records["key"], part.keys)
         is_known_n = at_n < len(records)
         is_known_n[is_known_n] = records["key"][at_n[is_known_n]] == part.keys[is_known_n]
+        is_known_n &= part.keys != NO_KEY
         rows, found = part.rows[is_known_n], records[at_n[is_known_n]]
         self.files[rows], self.pixels[rows] = hex_of_bytes(found["file"]), hex_of_bytes(found["pixels"])
         self.facts.update({paths[int(rows[number])]: facts for number, facts in special_facts(found).items()})
@@ -279,7 +280,7 @@ class _Result:
         self, part: RowsOfShard, is_wanted_N: npt.NDArray[np.bool_], paths: Sequence[Path]
     ) -> npt.NDArray[np.void]:
         """Records of those rows of a shard that are wanted, for `keep_checks`."""
-        is_wanted_n = is_wanted_N[part.rows]
+        is_wanted_n = is_wanted_N[part.rows] & (part.keys != NO_KEY)
         rows = part.rows[is_wanted_n]
         records = new_records(part.keys[is_wanted_n], self.files[rows], self.pixels[rows])
         if self.facts:

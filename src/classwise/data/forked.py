@@ -92,7 +92,7 @@ def _received(connection: Connection, process: Any) -> Any:
     """What a process sends next. Raises the error that has ended it, WorkerError if it sends no more."""
     try:
         sent: _Sent = connection.recv()
-    except EOFError:
+    except (EOFError, OSError):  # between two messages, or within one
         process.join()
         raise WorkerError(
             f"a process that checks images has ended (exit code {process.exitcode}); the system may have killed it"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from classwise.data.cache import VERSION as CACHE_VERSION
 from classwise.data.cache import decoder_versions
 from classwise.data.pixel_format import FACTS_FIELDS, ImageFacts, PixelFormat
 from classwise.data.record_table import bytes_of_hex
@@ -51,7 +52,14 @@ class Decoding:
     @functools.cached_property
     def digest(self) -> str:
         """A hash of it and of the versions of the decoders."""
-        identity = (VERSION, decoder_versions(), self.max_pixels, self.min_size, tuple(self.pixels))
+        identity = (
+            VERSION,
+            CACHE_VERSION,
+            decoder_versions(),
+            self.max_pixels,
+            self.min_size,
+            tuple(self.pixels),
+        )
         return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 
@@ -84,8 +92,10 @@ def keep_checks(path: Path, shards: Shards, decoding: Decoding, records: Records
         known = _recall(file, decoding)
         known = known[~np.isin(known["key"], records["key"])]
         every = np.concatenate([known, records])
+        # In order, and each key once: two names with one key are the same image.
+        _, first = np.unique(every["key"], return_index=True)
         buffer = io.BytesIO()
-        np.save(buffer, every[np.argsort(every["key"], kind="stable")])
+        np.save(buffer, every[first])
         place = _place(file, decoding)
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shard, stamp, _ = place.name.split("-")

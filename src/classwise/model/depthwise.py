@@ -26,7 +26,7 @@ def has_slow_backward(module: nn.Module) -> bool:
     return any(
         isinstance(layer, nn.Conv2d)
         and _is_depthwise(layer.weight, layer.groups)
-        and _is_slow(layer.weight, tuple(layer.stride), tuple(layer.dilation))
+        and _is_slow(layer.weight, _pair(layer.stride), _pair(layer.dilation))
         for layer in module.modules()
     )
 
@@ -58,6 +58,8 @@ class _FastBackward(TorchFunctionMode):
                 _is_depthwise(weight, groups)
                 and not isinstance(padding, str)
                 and _is_slow(weight, _pair(stride), _pair(dilation))
+                # The fast pass knows no border that a kernel sees nothing else of.
+                and all(border < size for border, size in zip(_pair(padding), weight.shape[2:], strict=True))
             ):
                 # As autocast does; the casts belong to the graph, and gradients come back in the weights' own type.
                 images, weight = images.to(torch.bfloat16), weight.to(torch.bfloat16)

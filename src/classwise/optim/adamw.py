@@ -59,7 +59,8 @@ class AdamW(torch.optim.AdamW):
     """`torch.optim.AdamW` with `fused=True` on the CPU, bit for bit.
 
     Wherever a step is anything but plain (hooks, a profiler, a closure, a loss scale, AMSGrad, a GPU, a learning rate
-    that is a tensor) it is torch's own. Between steps, moments are replaced in `state` by `load_state_dict` alone.
+    that is a tensor) it is torch's own. What a group says of that is read at the first step and after
+    `load_state_dict`, which alone replaces moments in `state`; between steps, only a group's numbers may change.
     """
 
     _plan: _StepPlan | None = None

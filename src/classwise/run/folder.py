@@ -278,11 +278,7 @@ def locked_by_rank_zero(folder: RunFolder, processes: Processes) -> Iterator[Non
 def _made(name: str, wanted: Path | None) -> tuple[Path, bool]:
     """An empty folder, and whether it was made just now. Raises OutputError."""
     if wanted is not None:
-        try:
-            require_empty(wanted)
-        except OutputError:
-            refuse_held(wanted)  # a run that is under way says more than a folder that is not empty
-            raise
+        require_unused(wanted)
         return wanted, _make(wanted)
     return next(path for path in numbered(Path("runs") / name) if _make(path)), True
 
@@ -296,6 +292,16 @@ def _make(folder: Path) -> bool:
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}") from None
     return True
+
+
+def require_unused(folder: Path) -> None:
+    """Raise OutputError unless a new run may have the folder; one in use by a run that is under way is named as such,
+    which says more than that it is not empty."""
+    try:
+        require_empty(folder)
+    except OutputError:
+        refuse_held(folder)
+        raise
 
 
 def require_empty(folder: Path) -> None:
