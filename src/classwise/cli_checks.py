@@ -6,11 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from classwise.data.source_names import SHARD_SUFFIXES, TABLE_SUFFIXES, is_pattern
 from classwise.errors import ConfigError, DataError
 from classwise.files import is_address
-
-TABLES_AND_SHARDS = (".csv", ".tsv", ".parquet", ".tar", ".zip")
-PATTERN_SIGNS = "*?[{"
 
 
 def check_config(config: Path, overrides: Sequence[tuple[str, str]]) -> None:
@@ -35,6 +33,7 @@ def _check_file(path: Path, overrides: Sequence[tuple[str, str]]) -> None:
 
     config = load_config(path, overrides)
     check_trackers(config.report.trackers)
+    # Raises for keys that cannot go together; its warnings are said by the command itself.
     list(check_conflicts(config))
 
 
@@ -76,19 +75,24 @@ def check_run(run: Path) -> None:
 def check_images(sources: Sequence[str]) -> None:
     """Raise DataError where the only source of `predict` and `explain` is missing; a list is read as a whole."""
     source = sources[0]
-    is_given = source == "-" or is_address(source) or any(sign in source for sign in PATTERN_SIGNS)
-    if len(sources) > 1 or is_given or os.path.lexists(source):
+    if (
+        len(sources) > 1
+        or source == "-"
+        or os.path.lexists(source)
+        or is_address(source)
+        or is_pattern(source)
+    ):
         return
-    is_table = Path(source).suffix.lower() in (".csv", ".tsv", ".parquet")
+    is_table = Path(source).suffix.lower() in TABLE_SUFFIXES
     raise DataError(
         f"there is no table {source}" if is_table else f"{source}: there is no such table, folder or image"
     )
 
 
 def _is_source(path: Path) -> bool:
-    text = str(path)
-    is_named = path.is_dir() or is_address(path) or any(sign in text for sign in PATTERN_SIGNS)
-    return is_named or (path.suffix.lower() in TABLES_AND_SHARDS and path.is_file())
+    if path.is_dir() or is_address(path) or is_pattern(str(path)):
+        return True
+    return path.suffix.lower() in TABLE_SUFFIXES + SHARD_SUFFIXES and path.is_file()
 
 
 def _is_one_of_several() -> bool:

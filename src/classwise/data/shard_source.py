@@ -14,6 +14,7 @@ from classwise.data.parquet_shards import PATH, has_images, row_names
 from classwise.data.remote import addresses
 from classwise.data.shard_files import Shards
 from classwise.data.shards import SUFFIXES, opened_anew
+from classwise.data.source_names import PATTERN_SIGNS, is_pattern
 from classwise.data.split_column import part_of_word
 from classwise.data.table import full_column
 from classwise.data.tar_shards import MEMBER
@@ -24,7 +25,6 @@ from classwise.files import address_of, is_address
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _NUMBERED = re.compile(r"^(.*?)-(\d+)-of-(\d+)$")
-PATTERN_SIGNS = "*?["
 MOST_SHARDS = 100_000
 LABEL = "label"
 SHARD = "__shard__"
@@ -53,13 +53,6 @@ def is_sharded(source: str | Path) -> bool:
     if path.is_dir():
         return bool(_shards_in(path))
     return path.is_file() and _is_shard(path)
-
-
-def is_pattern(text: str) -> bool:
-    """Whether a path stands for several; a file of this very name is itself, and a server that is asked by HTTP
-    lists no files."""
-    signs = "{" if text.startswith("http") and is_address(text) else PATTERN_SIGNS + "{"
-    return any(sign in text for sign in signs) and not Path(text).exists()
 
 
 def _names_each(text: str) -> bool:

@@ -39,11 +39,12 @@ from classwise.data.shard_index import (
     remembered_locations,
     remembered_rows,
 )
+from classwise.data.source_names import SHARD_SUFFIXES
 from classwise.data.tar_shards import scan_tar
 from classwise.data.zip_shards import header_length, scan_zip, unzipped
 from classwise.files import is_address
 
-SUFFIXES = (".parquet", ".tar", ".zip")
+SUFFIXES = SHARD_SUFFIXES
 OPEN_SHARDS = 128
 """Shards that a process keeps open at most."""
 PAGE_BYTES = 2**26

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from classwise.data.source_names import TABLE_SUFFIXES
 from classwise.data.texts import Texts
 from classwise.errors import DataError, first_line, nearest
 from classwise.files import write_bytes
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
+SUFFIXES = TABLE_SUFFIXES
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between the cells of a text file."""
 PLAIN_FROM = 2**20

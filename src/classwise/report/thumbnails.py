@@ -19,7 +19,7 @@ from PIL import Image
 
 from classwise.data.images import read_image
 from classwise.data.pixel_format import PixelFormat, shown_channels
-from classwise.data.shard_source import is_pattern
+from classwise.data.source_names import is_pattern
 from classwise.errors import DataError, ImageError
 from classwise.report.read import RunFiles, mapping
 

@@ -17,13 +17,13 @@ from classwise.data.images import min_image_size
 from classwise.data.listing import image_names
 from classwise.data.memory_images import ImageSource, MemoryImages, image_of, is_in_memory
 from classwise.data.shard_source import is_sharded
+from classwise.data.source_names import PATTERN_SIGNS
 from classwise.data.sources import Samples, refuse_repeated
 from classwise.data.table import SUFFIXES
 from classwise.errors import DataError, ImageError
 from classwise.run.inputs import checked_images, read_rows, refuse_unknown_choice
 
 Source = ImageSource | Sequence[ImageSource]
-PATTERN_SIGNS = "*?["
 STANDARD_INPUT = "-"
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 TENSOR_HINT = "; a tensor (C, H, W) of uint8 as an array: tensor.permute(1, 2, 0).cpu().numpy()"
