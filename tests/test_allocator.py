@@ -61,6 +61,16 @@ def test_large_blocks_come_from_the_heap_within_a_block_and_within_blocks_in_it(
         assert bytes_mapped_for(LARGE) == 0
 
 
+@on_glibc
+@pytest.mark.parametrize(
+    ("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "100000"), ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=9")]
+)
+def test_options_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with kept_memory():
+        assert bytes_mapped_for(LARGE) >= LARGE
+
+
 def weights_after_updates() -> list[torch.Tensor]:
     """Of a small network, after three updates with blocks that malloc would map (38 MB and more)."""
     with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ docs/decisions/0068-kept-memory.md. Nothing that is computed depends on where it
 
 import contextlib
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ M_MMAP_MAX = -4
 KEEP = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
 # What a process has that has freed a large block, since the thresholds follow the blocks up to these sizes.
 USUAL = ((M_MMAP_MAX, 65536), (M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**26))
+# With one of these, the user has set some of the options.
+USERS_OWN = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 _lock = threading.Lock()
 _blocks = 0  # how many blocks of `kept_memory` this process is in
@@ -29,7 +32,7 @@ _blocks = 0  # how many blocks of `kept_memory` this process is in
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
     """A block in which freed memory is kept for what comes next; at its end the system gets back what is free. Another
-    C library's malloc stays as it is."""
+    C library's malloc stays as it is, and so do options that the environment sets."""
     global _blocks
     with _lock:
         _blocks += 1
@@ -54,8 +57,14 @@ def return_free_memory() -> None:
 
 
 def _set_options(options: Sequence[tuple[int, int]]) -> None:
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not _are_set_by_user():
         with contextlib.suppress(AttributeError):
             mallopt = ctypes.CDLL(None).mallopt
             for option, value in options:
                 mallopt(option, value)
+
+
+def _are_set_by_user() -> bool:
+    return any(name in os.environ for name in USERS_OWN) or "glibc.malloc." in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    )
