@@ -23,12 +23,11 @@ from classwise.console import Console
 from classwise.data.memory import Memory, NoMemory
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, ImageError
+from classwise.model.chunks import cpu_chunk
 from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
-CHUNK_PIXELS = 8 * 224 * 224
-"""Of the images that a CPU computes at once where the gradient does not depend on it."""
 MIN_BATCHES = 200
 """Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
@@ -53,10 +52,11 @@ def resolve_auto(
     )
 
     def resolve() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        chunk = _chunk(config, splits, model, device)
         results = []
         if config.training.precision == "auto" and (memory is None or _pays(config, splits, processes)):
             results = _recalled_or_measured(
-                config, splits, model, device, console, processes, memory=memory or NoMemory()
+                config, splits, model, device, console, processes, chunk, memory=memory or NoMemory()
             )
         elif config.training.precision == "auto":
             console.note("a short run: nothing is measured to train it faster")
@@ -64,9 +64,7 @@ def resolve_auto(
         resolved = _with_choice(config, choice, device)
         epochs = epochs_in_time(resolved, splits, model, device, processes.world_size, console)
         changes: dict[str, Any] = {"epochs": epochs, "minutes": None}
-        height, width = config.model.image_size
-        chunk = max(1, CHUNK_PIXELS // (height * width))
-        if chunk < config.training.batch_size and _gains_by_chunks(config, splits, model, device):
+        if chunk is not None:
             changes["micro_batch"] = chunk
         resolved = _with_training(resolved, changes)
         return resolved.to_dict(), [dataclasses.asdict(result) for result in results]
@@ -116,15 +114,18 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
     return config.model_copy(update={"data": data, "training": training, "optimizer": optimizer})
 
 
-def _gains_by_chunks(config: Config, splits: DatasetSplits, model: Classifier, device: torch.device) -> bool:
-    """Whether small chunks are only an advantage: a CPU computes them as fast, and holds a quarter of the memory. Where
-    an image's outputs or the loss depend on the others, they would give another gradient. Only for a fine-tuned
-    backbone, whose maps take gigabytes."""
+def _chunk(config: Config, splits: DatasetSplits, model: Classifier, device: torch.device) -> int | None:
+    """The images that training computes at once, where small chunks are only an advantage: a CPU computes them faster
+    (model/chunks.py), and holds a quarter of the memory. Where an image's outputs or the loss depend on the others,
+    they would give another gradient. Only for a fine-tuned backbone, whose maps take gigabytes."""
     if config.training.micro_batch != "auto" or device.type != "cpu":
-        return False
+        return None
     if config.plan != "probe_then_finetune" or model.batch_dependent_norms:
-        return False
-    return build_criterion(config, splits).additive and splits.queries(splits.train) is None
+        return None
+    chunk = cpu_chunk(*config.model.image_size)
+    if chunk >= config.training.batch_size or splits.queries(splits.train) is not None:
+        return None
+    return chunk if build_criterion(config, splits).additive else None
 
 
 def _with_training(config: Config, changes: dict[str, Any]) -> Config:
@@ -148,21 +149,27 @@ def _recalled_or_measured(
     device: torch.device,
     console: Console,
     processes: Processes,
+    chunk: int | None,
     memory: Memory,
 ) -> list[TuningResult]:
     """What was measured before under the same conditions, else what is measured now. Raises ConfigError."""
-    key = measuring_key(config, splits, model, device, processes.world_size)
+    key = measuring_key(config, splits, model, device, processes.world_size, chunk)
     results = recall_results(memory, key)
     if results:
         console.line(f"remembered as the fastest here: {results[0]}")
         return results
-    results = _measured(config, splits, model, device, console)
+    results = _measured(config, splits, model, device, console, chunk)
     keep_results(memory, key, results)
     return results
 
 
 def _measured(
-    config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, console: Console
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    device: torch.device,
+    console: Console,
+    chunk: int | None,
 ) -> list[TuningResult]:
     """What fits the device, the fastest first. Raises ConfigError if none does."""
     seconds_per_image = _read_seconds(config, splits, model)
@@ -178,7 +185,7 @@ def _measured(
 
     # Timed with as many images at once as training will compute: a larger batch could run out of memory.
     batch_size = config.training.batch_size
-    micro_batch = min(batch_size, unless_auto(config.training.micro_batch, batch_size))
+    micro_batch = min(batch_size, chunk or unless_auto(config.training.micro_batch, batch_size))
 
     console.line("measuring which way to train this model is the fastest on this machine ...")
     try:

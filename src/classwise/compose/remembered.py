@@ -38,10 +38,16 @@ READING_PACKAGES = ("opencv-python-headless", "simplejpeg", "pillow", "tifffile"
 
 
 def measuring_key(
-    config: Config, splits: DatasetSplits, model: Classifier, device: torch.device, world_size: int
+    config: Config,
+    splits: DatasetSplits,
+    model: Classifier,
+    device: torch.device,
+    world_size: int,
+    chunk: int | None,
 ) -> dict[str, Any]:
     """What the fastest way to train depends on: the model and what it is given, how an image is read, the optimizer,
-    what the config leaves open, the machine, and the versions.
+    what the config leaves open, the `chunk` of images that is computed at once (None: the whole batch, if the config
+    does not say), the machine, and the versions.
 
     Not the rows themselves: another table of the same folder has images of the same kind.
     """
@@ -53,7 +59,7 @@ def measuring_key(
         "processes": world_size,
         "threads": torch.get_num_threads(),
         "model": model.metadata.as_dict(),
-        "batch": [training.batch_size, training.micro_batch, training.batch_norm],
+        "batch": [training.batch_size, chunk or training.micro_batch, training.batch_norm],
         "optimizer": config.optimizer.model_dump(mode="json", exclude={"lr"}),
         "learns_target_weights": training.target_weights,
         "given": [training.precision, training.threads, training.memory_format, training.compile],

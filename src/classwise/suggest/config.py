@@ -40,7 +40,7 @@ FINETUNING: dict[str, dict[str, Any]] = {
     "training": {
         "plan": "auto",
         "epochs": 6,
-        "minutes": 2.0,
+        "minutes": 1.0,
         "batch_norm": "frozen",
         "ema": 0.99,
     },
