@@ -1,7 +1,6 @@
 """No `auto` is left in the resolved config."""
 
 from collections.abc import Callable
-
 from typing import Any
 
 import pytest

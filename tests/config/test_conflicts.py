@@ -130,6 +130,14 @@ REFUSED = [
         "optimizer.backbone_lr_factor: found 0.1",
     ),
     (
+        {"optimizer": {"frozen_below": 0.1}},
+        "optimizer.frozen_below: found 0.1, but optimizer.layer_decay is 1",
+    ),
+    (
+        {"optimizer": {"frozen_below": 0.6, "layer_decay": 0.5}},
+        "optimizer.frozen_below: found 0.6, which freezes the last layer too",
+    ),
+    (
         {"training": {"batch_norm": "frozen", "sync_batch_norm": True}},
         "training.sync_batch_norm: found true, but training.batch_norm is 'frozen'",
     ),

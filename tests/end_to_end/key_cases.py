@@ -356,6 +356,7 @@ CASES: dict[str, Case] = {
     "optimizer.weight_decay": Case((0.01, 0.5)),
     "optimizer.backbone_lr_factor": Case((1.0, 0.1, 0.0)),
     "optimizer.layer_decay": Case((1.0, 0.5)),
+    "optimizer.frozen_below": Case((0.0, 0.2, 0.4), section={"layer_decay": 0.5}),
     "optimizer.momentum": Case((LEFT_OUT, 0.0, 0.5)),
     "optimizer.nesterov": Case((LEFT_OUT, True)),
     "optimizer.betas": Case((LEFT_OUT, [0.5, 0.9]), section={"name": "adamw"}),

@@ -368,6 +368,7 @@ def test_the_guide_runs_every_type_loss_and_schedule() -> None:
         "data.test",
         *("loss.class_weights", "loss.weights_from_epoch", "loss.label_smoothing", "loss.pos_weight"),
         *("optimizer.layer_decay", "optimizer.backbone_lr_factor", "optimizer.options"),
+        "optimizer.frozen_below",
         *("schedule.warmup_epochs", "training.ema", "training.freeze_epochs", "training.target_weights"),
         *("selection.metric", "selection.first_epoch", "report.resamples", "report.baselines"),
     }

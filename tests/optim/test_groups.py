@@ -8,7 +8,7 @@ from torch import nn
 
 from classwise.errors import ConfigError
 from classwise.model.small_cnn import SmallCNN
-from classwise.optim.groups import parameter_groups, undecayed
+from classwise.optim.groups import freeze_slow_layers, parameter_groups, undecayed
 
 
 def parts() -> tuple[nn.Module, nn.Module]:
@@ -220,3 +220,25 @@ def test_parameters_of_the_criterion() -> None:
     assert {id(p) for p in own["params"]} == {id(learned), *(id(head.bias) for head in heads)}
     assert not any(p is fixed for group in groups for p in group["params"])
     assert groups[-1]["part"] == "heads"
+
+
+@pytest.mark.parametrize(
+    ("below", "frozen"),
+    [
+        (0.0, ()),
+        (0.2, ()),
+        (0.25, ("stem",)),
+        (0.5, ("stem", "stage1", "stage2")),
+        (0.7, ("stem", "stage1", "stage2")),
+    ],
+)
+def test_the_slowest_layers_are_frozen(below: float, frozen: tuple[str, ...]) -> None:
+    """Those whose factor is below the limit (0.7 ** 4 = 0.24 for the stem, up to 0.7 for the last stage); the
+    others have the rates that they have without."""
+    backbone = SmallCNN(width=4)
+    before = rates(backbone, 1.0, 0.7)
+    assert freeze_slow_layers(backbone, 0.7, below) == (len(frozen), 4)
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (name.partition(".")[0] not in frozen)
+    after = rates(backbone, 1.0, 0.7)
+    assert after == {name: rate for name, rate in before.items() if name.partition(".")[0] not in frozen}

@@ -1,15 +1,17 @@
 """The first answer of a run: heads fitted to the features of the pretrained backbone, before anything is fine-tuned.
 
 Every image goes through the frozen backbone once (and mirrored once more, if training may mirror it). Then the linear
-head of each target minimizes the target's own loss (training/probe.py). The penalty comes from cross-validation within
-the training rows, in which no group is on both sides; so does a score besides that of the validation rows.
+head of each target minimizes the target's own loss (training/probe.py). Cross-validation within the training rows, in
+which no group is on both sides, tells the penalty, whether mirrored images help (they do not where the mirror image of
+one class looks like another), and a score besides that of the validation rows.
 
 Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads would first pull the features out of shape.
 """
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,8 @@ FOLDS = 3
 """Of the cross-validation. Its fits cost as much as the features of some hundred images, so there are few."""
 DEFAULT_PENALTY = 0.01
 """Where there are too few groups for a cross-validation."""
+CLEAR_LOSS = 0.02
+"""Mirrored images, which usually help, are left out where they cost more of the cross-validated score."""
 WORK = 1e11
 """Multiplications that the fits of a target may take: some 20 s on one core. Of more rows some are fitted."""
 
@@ -52,7 +56,8 @@ WORK = 1e11
 class FirstAnswer:
     """The fitted heads and what they come to. `cross_validated`: the selection metric over the training rows, each
     predicted by heads that were fitted without its fold; None without a cross-validation. `rows`: how many training
-    rows were fitted. `outputs`: raw outputs of the validation rows, by target."""
+    rows were fitted, in how many `views` (2: also mirrored, for some target). `outputs`: raw outputs of the validation
+    rows, by target."""
 
     heads: dict[str, LinearHead]
     penalties: dict[str, float]
@@ -103,6 +108,7 @@ def fit_first_answer(
     fitted_heads: dict[str, LinearHead] = {}
     penalties: dict[str, float] = {}
     held_out: dict[str, Tensor] = {}
+    most_views = 1
     for (name, head), layer in zip(heads.items(), model.heads, strict=True):
         if name in kept:
             fitted_heads[name] = _head_of(layer)
@@ -121,12 +127,25 @@ def fit_first_answer(
         # The products are small: two threads that wait for each other take four times as long on a busy machine.
         with torch_threads(1):
             penalties[name] = DEFAULT_PENALTY
-            if folds_N is not None:
-                outputs_PNO = held_out_outputs(views[:1], weighted, loss_of, head.outputs, folds_N)
-                best = _best_penalty(config, splits, name, head, outputs_PNO, targets[name])
-                penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
             # Mirrored images would be further rows of their query.
             seen = views[:1] if head.type == "ranking" else views
+            if folds_N is not None:
+                scores_of = functools.partial(_scores, config, splits, name, head, targets[name])
+                outputs_PNO = held_out_outputs(views[:1], weighted, loss_of, head.outputs, folds_N)
+                scores = scores_of(outputs_PNO)
+                best = int(np.argmax(scores))  # of equal ones the strongest
+                penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
+                if len(seen) > 1:
+                    # On the way to the best penalty one more, from whose solution its fit begins.
+                    tried = PENALTIES[max(0, best - 1) : best + 1]
+                    mirrored_NO = held_out_outputs(views, weighted, loss_of, head.outputs, folds_N, tried)[-1]
+                    loss_by_mirror = scores[best] - scores_of([mirrored_NO])[0]
+                    if loss_by_mirror > CLEAR_LOSS:
+                        seen = views[:1]
+                        console.line(_mirror_note(config, name, head, scores[best], loss_by_mirror))
+                    else:
+                        held_out[name] = mirrored_NO
+            most_views = max(most_views, len(seen))
             fitted_heads[name] = fitted_head(seen, weighted, loss_of, head.outputs, penalties[name])
 
     return FirstAnswer(
@@ -134,7 +153,7 @@ def fit_first_answer(
         penalties=penalties,
         cross_validated=_score(config, splits, heads, held_out, targets) if held_out and not kept else None,
         rows=len(rows),
-        views=len(views),
+        views=most_views,
         outputs={name: head(valid_NF) for name, head in fitted_heads.items()},
     )
 
@@ -246,20 +265,31 @@ def _folds(splits: DatasetSplits, fitted: Split) -> Numbers | None:
     return folds_N
 
 
-def _best_penalty(
+def _scores(
     config: Config,
     splits: DatasetSplits,
     name: str,
     head: Head,
-    outputs_PNO: Tensor,
     targets: Tensor,
-) -> int:
-    """The position of the penalty with the best held-out main score of the target; of equals the strongest."""
+    candidates: Iterable[Tensor],
+) -> list[float]:
+    """The held-out main score of the target for the raw outputs of each candidate; -inf without a labeled row."""
     scores = [
         _score(config, splits, {name: head}, {name: outputs_NO}, {name: targets}, of=name)
-        for outputs_NO in outputs_PNO
+        for outputs_NO in candidates
     ]
-    return int(np.argmax([-np.inf if score is None else score for score in scores]))
+    return [-np.inf if score is None else score for score in scores]
+
+
+def _mirror_note(config: Config, name: str, head: Head, score: float, loss: float) -> str:
+    """Classes that are each other's mirror image are told apart no more where training mirrors images."""
+    which = f"{name}: " if len(config.targets) > 1 else ""
+    metric = main_score(name, head.type).removeprefix(f"{name}.")
+    return (
+        f"{which}mirrored images make the first answer worse (cross-validated {metric} {score - loss:.4f} with them,"
+        f" {score:.4f} without), so it is fitted without them; where the mirror image of one class looks like another,"
+        " data.augment.flip = 0 leaves them out of the fine-tuning as well"
+    )
 
 
 def _score(

@@ -17,7 +17,7 @@ from classwise.model.average import NoAverage, WeightAverage
 from classwise.model.classifier import Classifier, build_classifier
 from classwise.model.heads import Head
 from classwise.model.starting_weights import StartingWeights
-from classwise.optim.groups import parameter_groups
+from classwise.optim.groups import freeze_slow_layers, parameter_groups
 from classwise.optim.optimizers import build_optimizer
 from classwise.optim.schedules import Schedule, build_schedule
 from classwise.randomness import WEIGHTS, torch_seed
@@ -47,6 +47,7 @@ def build_model(config: Config, heads: dict[str, Head], start: StartingWeights |
     )
     # Already here, since the fastest way to train is measured with this model.
     freeze_norms(config, classifier)
+    freeze_layers(config, classifier)
     return classifier
 
 
@@ -56,13 +57,24 @@ def freeze_norms(config: Config, model: Classifier) -> None:
         model.freeze_batch_norm()
 
 
+def freeze_layers(config: Config, model: Classifier) -> tuple[int, int]:
+    """Do not train the layers that the config freezes; how many of how many, from the first on. Harmless if they are
+    frozen already. Raises ConfigError."""
+    optimizer = config.optimizer
+    if not optimizer.frozen_below:
+        return 0, 0
+    return freeze_slow_layers(model.backbone, optimizer.layer_decay, optimizer.frozen_below)
+
+
 def build_state(
     config: Config, model: Classifier, criterion: Criterion, data: TrainingData, device: torch.device
 ) -> TrainState:
     """All that training changes, as it is at update 0; moves `model` and `criterion` to `device`. Raises
     ConfigError."""
     training = config.training
-    freeze_norms(config, model)  # a checkpoint does not know it
+    # A checkpoint does not know it.
+    freeze_norms(config, model)
+    freeze_layers(config, model)
     if training.sync_batch_norm and data.world_size > 1:
         # timm's conversion knows its own norm layers, which torch's would skip.
         from timm.layers import convert_sync_batchnorm

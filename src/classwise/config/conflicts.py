@@ -210,6 +210,16 @@ def _frozen_backbone(config: Config) -> Iterator[str]:
             f"optimizer.layer_decay: found {optimizer.layer_decay}, but optimizer.backbone_lr_factor is 0, so the"
             " backbone is not trained"
         )
+    if optimizer.frozen_below and optimizer.layer_decay == 1:
+        yield (
+            f"optimizer.frozen_below: found {optimizer.frozen_below}, but optimizer.layer_decay is 1, so all layers have"
+            " the same rate; allowed: 0, or with a layer_decay below 1"
+        )
+    elif optimizer.frozen_below > optimizer.layer_decay:
+        yield (
+            f"optimizer.frozen_below: found {optimizer.frozen_below}, which freezes the last layer too, whose rate is"
+            f" optimizer.layer_decay = {optimizer.layer_decay} times the backbone's; allowed: up to that"
+        )
 
 
 def _frozen_batch_norm(config: Config) -> Iterator[str]:

@@ -48,6 +48,12 @@ class Optimizer(Section):
         1.0,
         description="learning rate of each backbone layer, as a multiple of the next layer's; 1 = all the same",
     )
+    frozen_below: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="backbone layers for which layer_decay leaves less than this fraction of the learning rate are not"
+        " trained: they would hardly change, and a backward pass through their large maps takes most of the time;"
+        " 0 = all are trained",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
         description="momentum, if the optimizer has it (default: the optimizer's own; 0.9 for sgd and sgdp)",

@@ -172,6 +172,8 @@ def _reasons(run: NewRun, recording: Recording) -> dict[str, str]:
         return {
             "backbone.": "not reached: this epoch trains on features computed once (training.freeze_epochs)"
         }
+    if optimizer.frozen_below:
+        return {"backbone.": "frozen: its rate would be below optimizer.frozen_below (requires_grad=False)"}
     return {}
 
 

@@ -1,6 +1,7 @@
 """Parameter groups: which parameters have weight decay, and the learning rate of each part and each layer."""
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
@@ -67,6 +68,21 @@ def parameter_groups(
         exempt={id(parameter) for parameter in undecayed(heads).values()},
     )
     return groups if apart else _merged(groups)
+
+
+def freeze_slow_layers(backbone: nn.Module, layer_decay: float, frozen_below: float) -> tuple[int, int]:
+    """Set `requires_grad` to False for the layers whose rate is less than `frozen_below` times the backbone's; how many
+    these are, and of how many.
+
+    They are the first ones, so the backward pass ends before them, and what the forward pass makes there is not kept.
+    Their maps are the largest of all (docs/decisions/0072-the-default-run.md). Raises ConfigError for a backbone whose
+    layers have no order, if `layer_decay` is below 1.
+    """
+    layers = list(_by_layer(backbone, layer_decay))
+    slow = [parameters for scale, parameters in layers if scale < frozen_below]
+    for parameter in itertools.chain.from_iterable(slow):
+        parameter.requires_grad_(False)
+    return len(slow), len(layers)
 
 
 def undecayed(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -12,7 +12,7 @@ from classwise.compose.prior import class_shares
 from classwise.compose.selection import recorded_metric
 from classwise.compose.settings import build_settings, own_metrics_of, selection_metric
 from classwise.compose.splits import DatasetSplits
-from classwise.compose.state import build_model, build_state
+from classwise.compose.state import build_model, build_state, freeze_layers
 from classwise.config.schema import Config
 from classwise.data.epochs import TrainingData, ValidationData
 from classwise.distributed import SINGLE_PROCESS, Processes
@@ -58,6 +58,9 @@ def new_model(config: Config, splits: DatasetSplits, processes: Processes) -> Ne
     if start is not None:
         notes, kept = start.into_heads(model, heads, splits.label_lists, fits=wants_first_answer(config))
         notes = [f"the backbone goes on from the best weights of {start.where}", *notes]
+    frozen, layers = freeze_layers(config, model)
+    if frozen and config.plan != "probe":
+        notes.append(f"the first {frozen} of {layers} layers are not trained (optimizer.frozen_below)")
     check_recipe(config, splits, model, processes)
     return NewModel(heads, model, notes=tuple(notes), kept=tuple(kept))
 

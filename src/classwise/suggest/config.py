@@ -36,7 +36,7 @@ _HEADER = """\
 
 """
 FINETUNING: dict[str, dict[str, Any]] = {
-    "optimizer": {"lr": 1e-4, "backbone_lr_factor": 1.0, "layer_decay": 0.8},
+    "optimizer": {"lr": 1e-4, "backbone_lr_factor": 1.0, "layer_decay": 0.8, "frozen_below": 0.1},
     "training": {
         "plan": "auto",
         "epochs": 6,
