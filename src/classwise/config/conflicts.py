@@ -212,8 +212,8 @@ def _frozen_backbone(config: Config) -> Iterator[str]:
         )
     if optimizer.frozen_below and optimizer.layer_decay == 1:
         yield (
-            f"optimizer.frozen_below: found {optimizer.frozen_below}, but optimizer.layer_decay is 1, so all layers have"
-            " the same rate; allowed: 0, or with a layer_decay below 1"
+            f"optimizer.frozen_below: found {optimizer.frozen_below}, but optimizer.layer_decay is 1, so all layers"
+            " have the same rate; allowed: 0, or with a layer_decay below 1"
         )
     elif optimizer.frozen_below > optimizer.layer_decay:
         yield (
