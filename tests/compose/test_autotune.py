@@ -11,7 +11,6 @@ from classwise.compose.loaders import augmentation
 from classwise.config.load import make_config
 from classwise.console import Console
 from classwise.data.augment import PRESETS
-from classwise.model import chunks
 from tests.helpers.noisy_images import KIND, Scene
 
 
@@ -57,7 +56,7 @@ def test_what_is_measured_is_what_is_trained(
         model={"image_size": [12, 12], "backbone": norm},
         training={"precision": "auto", "plan": plan, "micro_batch": micro_batch},
     )
-    monkeypatch.setattr(chunks, "CPU_PIXELS", 3 * 12 * 12)
+    monkeypatch.setattr(autotune, "CHUNK_PIXELS", 3 * 12 * 12)
     measured: list[int] = []
     real = autotune.tune
 

@@ -16,17 +16,8 @@ from classwise.data.dataset import ImageDataset
 from classwise.data.loader import Loader
 from classwise.errors import ConfigError, ModelError, NonFiniteError
 from classwise.infer import engines
-from classwise.infer.engines import (
-    ENGINES,
-    Engine,
-    Outputs,
-    check_engine,
-    engine_of,
-    onnx_engine,
-    torch_engine,
-)
+from classwise.infer.engines import ENGINES, Engine, Outputs, check_engine, engine_of, torch_engine
 from classwise.infer.predict import predict_outputs
-from classwise.model import chunks
 from classwise.model.classifier import Classifier, build_classifier
 
 CPU = torch.device("cpu")
@@ -88,17 +79,6 @@ def test_another_engine_gives_the_outputs_of_torch(model: Classifier, name: str)
         assert near(engine(images(count)), eager(images(count)))
         assert near(engine(images(count).contiguous()), eager(images(count)))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-def test_onnx_computes_a_few_images_at_once(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All images are answered, in order, also where the last chunk is a smaller one."""
-    expected = torch_engine(model, CPU, FP32)(images(7))
-    whole = onnx_engine(model, threads=1)(images(7))
-    monkeypatch.setattr(chunks, "CPU_PIXELS", 3 * images(1)[0, 0].numel())
-    found = onnx_engine(model, threads=1)(images(7))
-    assert near(found, expected)
-    assert near(found, whole)
-    assert all(len(raw) == 7 for raw in found.values())
 
 
 def test_onnx_computes_in_float32_for_a_run_in_bf16(model: Classifier) -> None:

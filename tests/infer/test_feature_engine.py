@@ -13,7 +13,6 @@ from torch import Tensor
 from classwise.infer import feature_engine as module
 from classwise.infer.feature_engine import MIN_IMAGES, FeatureEngine, feature_engine
 from classwise.infer.quick_export import quick_onnx_bytes
-from classwise.model import chunks
 from classwise.model.classifier import Classifier, build_classifier
 from tests.helpers.tiny_runs import CPU, copy_of, same
 
@@ -112,17 +111,6 @@ def test_few_images_and_other_precisions_are_computed_by_torch(sessions: list[An
     for engine in (engine_of(model, images=MIN_IMAGES - 1), engine_of(model, is_float32=False)):
         assert torch.equal(engine(drawn(3)), eager(model, drawn(3)))
     assert sessions == []
-
-
-def test_a_cpu_computes_a_few_images_at_once(monkeypatch: pytest.MonkeyPatch, sessions: list[Any]) -> None:
-    """As many as its caches hold the maps of: eager torch, and ONNX Runtime."""
-    monkeypatch.setattr(chunks, "CPU_PIXELS", 3 * SIZE[0] * SIZE[1] + 5)
-    model, images = built(), drawn(7)
-    expected = torch.cat([eager(model, chunk) for chunk in images.split(3)])
-    assert torch.equal(engine_of(model, is_float32=False)(images), expected)
-    assert torch.allclose(engine_of(model)(images), expected, rtol=1e-4, atol=1e-4)
-    (session,) = sessions
-    assert session.batches == [2, 3, 3, 1]  # the first two images are compared
 
 
 def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

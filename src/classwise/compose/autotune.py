@@ -23,11 +23,12 @@ from classwise.console import Console
 from classwise.data.memory import Memory, NoMemory
 from classwise.distributed import SINGLE_PROCESS, Processes
 from classwise.errors import ConfigError, ImageError
-from classwise.model.chunks import cpu_chunk
 from classwise.model.classifier import Classifier
 from classwise.training.tuning import FORMATS, SearchSpace, TuningResult, tune
 
 TIMED_IMAGES = 24  # training images that are read to time one
+CHUNK_PIXELS = 8 * 224 * 224
+"""Of the images that a CPU computes at once where the gradient does not depend on it."""
 MIN_BATCHES = 200
 """Batches that train the backbone, from which on measuring pays: it takes as long as some 40 of them."""
 
@@ -115,14 +116,15 @@ def _with_choice(config: Config, choice: TuningResult, device: torch.device) -> 
 
 
 def _chunk(config: Config, splits: DatasetSplits, model: Classifier, device: torch.device) -> int | None:
-    """The images that training computes at once, where small chunks are only an advantage: a CPU computes them faster
-    (model/chunks.py), and holds a quarter of the memory. Where an image's outputs or the loss depend on the others,
-    they would give another gradient. Only for a fine-tuned backbone, whose maps take gigabytes."""
+    """The images that training computes at once, where small chunks are only an advantage: a CPU computes them as fast,
+    and holds a quarter of the memory. Where an image's outputs or the loss depend on the others, they would give
+    another gradient. Only for a fine-tuned backbone, whose maps take gigabytes."""
     if config.training.micro_batch != "auto" or device.type != "cpu":
         return None
     if config.plan != "probe_then_finetune" or model.batch_dependent_norms:
         return None
-    chunk = cpu_chunk(*config.model.image_size)
+    height, width = config.model.image_size
+    chunk = max(1, CHUNK_PIXELS // (height * width))
     if chunk >= config.training.batch_size or splits.queries(splits.train) is not None:
         return None
     return chunk if build_criterion(config, splits).additive else None

@@ -28,7 +28,7 @@ from classwise.files import json_text, sha256
 from classwise.infer.feature_engine import feature_engine
 from classwise.model.classifier import Classifier
 
-VERSION = 3
+VERSION = 2
 """Raised whenever the same key would lead to other features within one version of classwise, as while developing."""
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pillow", "onnxruntime")
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from classwise.errors import ConfigError, ModelError, first_line
 from classwise.infer.export import onnx_bytes
 from classwise.infer.quick_export import quick_model_bytes
-from classwise.model.chunks import cpu_chunk
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
 from classwise.own_parts.reference import short
@@ -178,14 +177,8 @@ def session_engine(network: bytes, heads: Sequence[str], threads: int, spins: bo
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Outputs:
-        chunks = [
-            session.run(None, {"images": np.ascontiguousarray(chunk.numpy())})
-            for chunk in images.split(cpu_chunk(*images.shape[2:]))
-        ]
-        return {
-            name: torch.from_numpy(np.concatenate(parts))
-            for name, parts in zip(heads, zip(*chunks, strict=True), strict=True)
-        }
+        outputs = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
+        return {name: torch.from_numpy(raw) for name, raw in zip(heads, outputs, strict=True)}
 
     return run
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from classwise.infer.engines import session_engine
 from classwise.infer.quick_export import quick_onnx_bytes
-from classwise.model.chunks import cpu_chunk
 from classwise.model.classifier import Classifier
 from classwise.model.oom import OOMFallback
 
@@ -48,10 +47,7 @@ def feature_engine(
     features of the first batch are eager torch's; otherwise eager torch. The model is put into eval mode."""
     model.eval()
     eager = _eager_engine(model, device, autocast)
-    if device.type != "cpu":
-        return eager
-    eager = _in_chunks(eager)
-    if not is_float32 or images < MIN_IMAGES:
+    if device.type != "cpu" or not is_float32 or images < MIN_IMAGES:
         return eager
     chosen: list[FeatureEngine] = []
 
@@ -61,16 +57,6 @@ def feature_engine(
             fast = _onnx_engine(model)
             chosen.append(fast if fast is not None and _agree(fast, eager, images_BCHW[:2]) else eager)
         return chosen[0](images_BCHW)
-
-    return run
-
-
-def _in_chunks(engine: FeatureEngine) -> FeatureEngine:
-    """The engine, which is given as many images at once as a CPU computes best; ONNX Runtime's does so itself."""
-
-    def run(images_BCHW: Tensor) -> Tensor:
-        chunks = images_BCHW.split(cpu_chunk(*images_BCHW.shape[2:]))
-        return torch.cat([engine(chunk) for chunk in chunks])
 
     return run
 
