@@ -46,7 +46,7 @@ FOLDS = 3
 """Of the cross-validation. Its fits cost as much as the features of some hundred images, so there are few."""
 DEFAULT_PENALTY = 0.01
 """Where there are too few groups for a cross-validation."""
-CLEAR_LOSS = 0.02
+CLEAR_LOSS = 0.05
 """Mirrored images, which usually help, are left out where they cost more of the cross-validated score."""
 WORK = 1e11
 """Multiplications that the fits of a target may take: some 20 s on one core. Of more rows some are fitted."""
