@@ -130,12 +130,8 @@ REFUSED = [
         "optimizer.backbone_lr_factor: found 0.1",
     ),
     (
-        {"optimizer": {"frozen_below": 0.1}},
-        "optimizer.frozen_below: found 0.1, but optimizer.layer_decay is 1",
-    ),
-    (
         {"optimizer": {"frozen_below": 0.6, "layer_decay": 0.5}},
-        "optimizer.frozen_below: found 0.6, which freezes the last layer too",
+        "optimizer.frozen_below: found 0.6, which freezes every layer whose rate is lowered",
     ),
     (
         {"training": {"batch_norm": "frozen", "sync_batch_norm": True}},
@@ -253,6 +249,16 @@ def test_what_init_writes_for_fine_tuning_has_no_effect_on_a_probe() -> None:
         "training.plan = 'probe': trains no epoch, so these have no effect: training.epochs, training.minutes,"
         " training.ema, optimizer"
     )
+
+
+def test_no_layer_is_frozen_where_all_have_one_rate() -> None:
+    """So that `--optimizer.layer_decay 1` alone is enough for a config of `init`."""
+    (warning,) = warnings_of(optimizer={"frozen_below": 0.1})
+    assert warning == (
+        "optimizer.frozen_below = 0.1: has no effect, since optimizer.layer_decay is 1 and all layers have the same"
+        " rate"
+    )
+    assert warnings_of(optimizer={"frozen_below": 0.1, "layer_decay": 0.5}) == []
 
 
 def test_what_plans_may_have() -> None:

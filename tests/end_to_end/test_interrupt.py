@@ -256,6 +256,26 @@ def test_batch_norm_stays_frozen_in_a_resumed_run(tmp_path: Path, monkeypatch: p
     assert tensors["backbone.stem.norm.weight"].std() > 0  # which began as 1
 
 
+def test_layers_stay_frozen_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the config says: the weights of the slowest layers are those of the start, bit for bit, and have no state of
+    the optimizer; those after them have learned. The average of the weights agrees."""
+    plain_table(tmp_path, 16)
+    options = {"optimizer": {"name": "adamw", "layer_decay": 0.5, "frozen_below": 0.2}, "training__ema": 0.9}
+    config = write_config(tmp_path, PLAIN, **options)
+    said = command("train", config, "--run", tmp_path / "whole").ok().err
+    assert "fine-tuning leaves the first 2 of 4 layers as they are (optimizer.frozen_below)" in said
+    stop_after(1, config, tmp_path / "run", monkeypatch)
+    early = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    command("resume", tmp_path / "run").ok()
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+    late = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    for name, before in early.items():
+        if not name.endswith("conv.weight"):
+            continue
+        is_frozen = name.startswith(("backbone.stem.", "backbone.stage1."))
+        assert torch.equal(before, late[name]) == is_frozen
+
+
 def test_what_a_run_may_be_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its images lie, how they are read, how often it saves: edited in config.toml, and the same end."""
     plain_table(tmp_path, 16)

@@ -49,7 +49,8 @@ DEFAULT_PENALTY = 0.01
 CLEAR_LOSS = 0.05
 """Mirrored images, which usually help, are left out where they cost more of the cross-validated score."""
 WORK = 1e11
-"""Multiplications that the fits of a target may take: some 20 s on one core. Of more rows some are fitted."""
+"""Multiplications that the fits of a target may take: some 20 s on one core, and up to half as much again to see
+whether mirrored images help. Of more rows some are fitted."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ def fit_first_answer(
                 best = int(np.argmax(scores))  # of equal ones the strongest
                 penalties[name], held_out[name] = PENALTIES[best], outputs_PNO[best]
                 if len(seen) > 1:
-                    # On the way to the best penalty one more, from whose solution its fit begins.
-                    tried = PENALTIES[max(0, best - 1) : best + 1]
+                    # By way of the stronger penalties, as the fits without: neither is nearer to its minimum.
+                    tried = PENALTIES[: best + 1]
                     mirrored_NO = held_out_outputs(views, weighted, loss_of, head.outputs, folds_N, tried)[-1]
                     loss_by_mirror = scores[best] - scores_of([mirrored_NO])[0]
                     if loss_by_mirror > CLEAR_LOSS:
                         seen = views[:1]
-                        console.line(_mirror_note(config, name, head, scores[best], loss_by_mirror))
+                        console.line(_mirror_note(config, name, scores[best], loss_by_mirror))
                     else:
                         held_out[name] = mirrored_NO
             most_views = max(most_views, len(seen))
@@ -281,15 +282,19 @@ def _scores(
     return [-np.inf if score is None else score for score in scores]
 
 
-def _mirror_note(config: Config, name: str, head: Head, score: float, loss: float) -> str:
+def _mirror_note(config: Config, name: str, score: float, loss: float) -> str:
     """Classes that are each other's mirror image are told apart no more where training mirrors images."""
     which = f"{name}: " if len(config.targets) > 1 else ""
-    metric = main_score(name, head.type).removeprefix(f"{name}.")
-    return (
-        f"{which}mirrored images make the first answer worse (cross-validated {metric} {score - loss:.4f} with them,"
-        f" {score:.4f} without), so it is fitted without them; where the mirror image of one class looks like another,"
-        " data.augment.flip = 0 leaves them out of the fine-tuning as well"
+    text = (
+        f"{which}mirrored images make the first answer worse ({score - loss:.4f} cross-validated with them,"
+        f" {score:.4f} without), so it is fitted without them"
     )
+    if config.plan == "probe_then_finetune":
+        text += (
+            "; where the mirror image of one class looks like another, data.augment.flip = 0 leaves them out of the"
+            " fine-tuning as well"
+        )
+    return text
 
 
 def _score(

@@ -28,7 +28,7 @@ from classwise.training.tuning import FORMATS
 
 def build_model(config: Config, heads: dict[str, Head], start: StartingWeights | None = None) -> Classifier:
     """The model with its initial weights, on the host; `start`: what the run that model.weights names has learned.
-    Raises ModelError."""
+    Raises ModelError; ConfigError for layers that cannot be frozen."""
     model = config.model
     classifier = build_classifier(
         backbone=model.backbone,

@@ -210,15 +210,10 @@ def _frozen_backbone(config: Config) -> Iterator[str]:
             f"optimizer.layer_decay: found {optimizer.layer_decay}, but optimizer.backbone_lr_factor is 0, so the"
             " backbone is not trained"
         )
-    if optimizer.frozen_below and optimizer.layer_decay == 1:
+    if optimizer.frozen_below > optimizer.layer_decay:
         yield (
-            f"optimizer.frozen_below: found {optimizer.frozen_below}, but optimizer.layer_decay is 1, so all layers"
-            " have the same rate; allowed: 0, or with a layer_decay below 1"
-        )
-    elif optimizer.frozen_below > optimizer.layer_decay:
-        yield (
-            f"optimizer.frozen_below: found {optimizer.frozen_below}, which freezes the last layer too, whose rate is"
-            f" optimizer.layer_decay = {optimizer.layer_decay} times the backbone's; allowed: up to that"
+            f"optimizer.frozen_below: found {optimizer.frozen_below}, which freezes every layer whose rate is lowered,"
+            f" since optimizer.layer_decay = {optimizer.layer_decay} leaves no more than that; allowed: up to that"
         )
 
 
@@ -338,6 +333,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield (
             f"schedule.name = {schedule.name!r}: has no effect on rprop, which sets its own step sizes after the first"
             " update"
+        )
+    if config.optimizer.frozen_below and config.optimizer.layer_decay == 1:
+        yield (
+            f"optimizer.frozen_below = {config.optimizer.frozen_below}: has no effect, since optimizer.layer_decay is 1"
+            " and all layers have the same rate"
         )
     if data.workers == 0 and data.start_method != "auto":
         yield (

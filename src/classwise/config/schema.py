@@ -50,8 +50,8 @@ class Optimizer(Section):
     )
     frozen_below: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="backbone layers for which layer_decay leaves less than this fraction of the learning rate are not"
-        " trained: they would hardly change, and a backward pass through their large maps takes most of the time;"
+        description="backbone layers for which layer_decay leaves less than this fraction of the backbone's rate are"
+        " not trained: they would hardly change, and a backward pass through their large maps takes time and memory;"
         " 0 = all are trained",
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(

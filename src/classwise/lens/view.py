@@ -173,7 +173,9 @@ def _reasons(run: NewRun, recording: Recording) -> dict[str, str]:
             "backbone.": "not reached: this epoch trains on features computed once (training.freeze_epochs)"
         }
     if optimizer.frozen_below:
-        return {"backbone.": "frozen: its rate would be below optimizer.frozen_below (requires_grad=False)"}
+        return {
+            "backbone.": "frozen (requires_grad=False): layer_decay leaves less than optimizer.frozen_below"
+        }
     return {}
 
 

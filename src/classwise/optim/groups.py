@@ -79,7 +79,8 @@ def freeze_slow_layers(backbone: nn.Module, layer_decay: float, frozen_below: fl
     layers have no order, if `layer_decay` is below 1.
     """
     layers = list(_by_layer(backbone, layer_decay))
-    slow = [parameters for scale, parameters in layers if scale < frozen_below]
+    # 0.7 ** 2 is a little less than 0.49: a layer at the limit is trained.
+    slow = [parameters for scale, parameters in layers if scale < frozen_below * (1 - 1e-9)]
     for parameter in itertools.chain.from_iterable(slow):
         parameter.requires_grad_(False)
     return len(slow), len(layers)

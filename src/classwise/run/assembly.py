@@ -60,7 +60,9 @@ def new_model(config: Config, splits: DatasetSplits, processes: Processes) -> Ne
         notes = [f"the backbone goes on from the best weights of {start.where}", *notes]
     frozen, layers = freeze_layers(config, model)
     if frozen and config.plan != "probe":
-        notes.append(f"the first {frozen} of {layers} layers are not trained (optimizer.frozen_below)")
+        notes.append(
+            f"fine-tuning leaves the first {frozen} of {layers} layers as they are (optimizer.frozen_below)"
+        )
     check_recipe(config, splits, model, processes)
     return NewModel(heads, model, notes=tuple(notes), kept=tuple(kept))
 
