@@ -2,8 +2,8 @@
 
 Every image goes through the frozen backbone once (and mirrored once more, if training may mirror it). Then the linear
 head of each target minimizes the target's own loss (training/probe.py). Cross-validation within the training rows, in
-which no group is on both sides, tells the penalty, whether mirrored images help (they do not where the mirror image of
-one class looks like another), and a score besides that of the validation rows.
+which no group is on both sides, chooses the penalty and whether mirrored images are fitted too (they do harm where the
+mirror image of one class looks like another); it also gives a score besides that of the validation rows.
 
 Fine-tuning starts from these heads (LP-FT: Kumar et al. 2022): random heads would first pull the features out of shape.
 """
@@ -283,7 +283,7 @@ def _scores(
 
 
 def _mirror_note(config: Config, name: str, score: float, loss: float) -> str:
-    """Classes that are each other's mirror image are told apart no more where training mirrors images."""
+    """What the user is told where mirrored images are left out, with the key that also decides for the fine-tuning."""
     which = f"{name}: " if len(config.targets) > 1 else ""
     text = (
         f"{which}mirrored images make the first answer worse ({score - loss:.4f} cross-validated with them,"
